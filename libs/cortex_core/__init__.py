@@ -1,0 +1,1 @@
+"""Words both daemons share: settings, catalogue, neuron wire types, errors."""

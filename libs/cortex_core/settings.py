@@ -1,0 +1,274 @@
+"""What an operator can set, for both daemons: frozen, bounded, with the unit in the name."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from cortex_core.loading import ConfigError, overlay_environment, read_toml, validate
+from cortex_core.wire import LoadRequest, ModelId
+
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+class Address(NamedTuple):
+    """An `ip:port` to listen on."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Return `text` (`127.0.0.1:31313`, `[::1]:31313`) taken apart; ValueError otherwise."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be 'ip:port', for example '127.0.0.1:31313'")
+        bare = host.removeprefix("[").removesuffix("]")
+        ipaddress.ip_address(bare)
+        return cls(bare, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _check_address(text: str) -> str:
+    try:
+        Address.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; give an 'ip:port' such as '127.0.0.1:31313'") from error
+    return text
+
+
+def _from_here(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a relative path against the file that names it, not the working directory."""
+    base: Path | None = (info.context or {}).get("base")
+    expanded = path.expanduser()
+    return expanded if expanded.is_absolute() or base is None else (base / expanded).resolve()
+
+
+ListenAddress = Annotated[str, AfterValidator(_check_address)]
+LocalPath = Annotated[Path, AfterValidator(_from_here)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewaySettings(_Table):
+    """`[gateway]`: where cortex listens and how much it takes in."""
+
+    listen: ListenAddress = "127.0.0.1:31313"
+    metrics_listen: ListenAddress = "127.0.0.1:31314"
+    workers: Literal[1] = Field(default=1, description="Processes on the port.")
+    request_max_mb: int = Field(default=64, ge=1, le=1024)
+
+
+class EvictionSettings(_Table):
+    """`[eviction]`: who leaves when a model needs room."""
+
+    strategy: Literal["lru", "priority"] = "lru"
+    defrag_after_cycles: int = Field(default=50, ge=0, description="0 turns it off.")
+    min_residency_secs: float = Field(default=0, ge=0)
+
+
+class RoutingSettings(_Table):
+    """`[routing]`: how a replica is chosen."""
+
+    policy: Literal["least_pressure"] = "least_pressure"
+    affinity: bool = False
+
+
+class TimeoutSettings(_Table):
+    """`[timeouts]`: no total timeout exists, because a long answer is not a failure."""
+
+    connect: Seconds = 3.0
+    first_byte: Seconds = Field(default=600.0, description="Longest wait for the first token.")
+    idle: Seconds = Field(default=120.0, description="Longest silence inside an answer.")
+    load: Seconds = Field(default=1800.0, description="Longest cold load.")
+    hold: Seconds = Field(default=60.0, description="Longest wait for room or for a node.")
+    hold_headers_secs: Seconds = Field(default=2.0, description="Then the stream opens.")
+    drain: Seconds = Field(default=30.0, description="Longest wait for answers on shutdown.")
+
+
+class ObservationSettings(_Table):
+    """`[observation]`: how nodes are watched."""
+
+    poll_secs: Seconds = 10.0
+    timeout_secs: Seconds = 5.0
+    misses: int = Field(default=3, ge=1, description="Missed polls before a node is unhealthy.")
+
+
+class NeuronEntry(_Table):
+    """`[[neurons]]`: one node."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    endpoint: str = Field(pattern=r"^https?://[^/\s]+/?$")
+    token_file: LocalPath | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _without_slash(cls, endpoint: str) -> str:
+        return endpoint.rstrip("/")
+
+
+class CortexSettings(_Table):
+    """`cortex.toml`."""
+
+    gateway: GatewaySettings = GatewaySettings()
+    eviction: EvictionSettings = EvictionSettings()
+    routing: RoutingSettings = RoutingSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    observation: ObservationSettings = ObservationSettings()
+    neurons: tuple[NeuronEntry, ...] = ()
+    models_config: LocalPath = Path("models.toml")
+
+    @field_validator("neurons")
+    @classmethod
+    def _distinct_names(cls, neurons: tuple[NeuronEntry, ...]) -> tuple[NeuronEntry, ...]:
+        names = [entry.name for entry in neurons]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two neurons share the name {twice[0]!r}; give each its own")
+        return neurons
+
+
+class AdmissionSettings(_Table):
+    """`[admission]`: how many requests a model takes. `max_in_flight` None asks the engine."""
+
+    max_in_flight: int | None = Field(default=None, ge=1)
+    max_queue_depth: int = Field(default=64, ge=0)
+    max_wait_secs: Seconds = 120.0
+
+
+class DevicesSettings(_Table):
+    """`[devices]`: on a machine without a GPU, the part of its memory that models may fill."""
+
+    cpu_memory_share: float = Field(default=0.5, gt=0, le=0.95)
+
+
+class LlamaCppSettings(_Table):
+    """`[harness.llamacpp]`: defaults of every GGUF engine; a model's `options` override them."""
+
+    context: int = Field(default=8192, ge=128, description="Longest context, in tokens.")
+    parallel: int = Field(default=4, ge=1, le=256, description="Requests decoded together.")
+    threads: int | None = Field(default=None, ge=1, description="None: one per core.")
+    start_timeout_secs: Seconds = 600.0
+
+
+class HarnessSettings(_Table):
+    """`[harness.*]`."""
+
+    llamacpp: LlamaCppSettings = LlamaCppSettings()
+
+
+class NeuronTimeouts(_Table):
+    """`[timeouts]` of a neuron: towards its engines, and while it leaves."""
+
+    first_byte: Seconds = 600.0
+    idle: Seconds = 120.0
+    drain: Seconds = 30.0
+    unload: Seconds = Field(default=20.0, description="Longest wait for one engine to end.")
+
+
+class NeuronSettings(_Table):
+    """`neuron.toml`."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=13131, ge=0, le=65535)
+    harnesses: tuple[Literal["llamacpp"], ...] = ("llamacpp",)
+    model_dirs: tuple[LocalPath, ...] = ()
+    cache_dir: LocalPath | None = None
+    default_models: tuple[LoadRequest, ...] = ()
+    request_max_mb: int = Field(default=64, ge=1, le=1024)
+    devices: DevicesSettings = DevicesSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    timeouts: NeuronTimeouts = NeuronTimeouts()
+    harness: HarnessSettings = HarnessSettings()
+
+    @field_validator("host")
+    @classmethod
+    def _is_address(cls, host: str) -> str:
+        ipaddress.ip_address(host)
+        return host
+
+    def resolved_cache_dir(self, environment: Mapping[str, str]) -> Path:
+        """Return where fetched models are kept: `cache_dir`, else the user's cache folder."""
+        if self.cache_dir is not None:
+            return self.cache_dir
+        base = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        return Path(base) / "cortex" / "models"
+
+
+class ModelLimit(_Table):
+    """Tokens a model takes and gives, where the operator knows better than the files."""
+
+    context: int | None = Field(default=None, ge=1)
+    input: int | None = Field(default=None, ge=1)
+    output: int | None = Field(default=None, ge=1)
+
+
+class ModelEntry(_Table):
+    """`[[models]]`: how one model is loaded and where it may live."""
+
+    id: ModelId
+    harness: str = "llamacpp"
+    source: str | None = None
+    quant: str | None = None
+    vram_mb: int | None = Field(default=None, gt=0, description="Whole model; unknown if absent.")
+    min_devices: int = Field(default=1, ge=1)
+    min_device_vram_mb: int | None = Field(default=None, gt=0)
+    pinned_on: tuple[str, ...] = ()
+    residency_priority: int | None = Field(default=None, ge=0)
+    keep_alive_secs: float | None = Field(default=None, gt=0)
+    capabilities: tuple[str, ...] = ()
+    limit: ModelLimit | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Catalogue(_Table):
+    """`models.toml`."""
+
+    models: tuple[ModelEntry, ...] = ()
+    aliases: dict[ModelId, ModelId] = Field(default_factory=dict)
+
+    @field_validator("models")
+    @classmethod
+    def _distinct_ids(cls, models: tuple[ModelEntry, ...]) -> tuple[ModelEntry, ...]:
+        ids = [entry.id for entry in models]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            raise ValueError(f"the model {twice[0]!r} is listed twice; keep one of the entries")
+        return models
+
+
+def load_cortex_settings(path: Path | None, environment: Mapping[str, str]) -> CortexSettings:
+    """Return the gateway's settings from `path` (None: defaults) and `CORTEX_*` variables."""
+    return _load(CortexSettings, path, environment, "CORTEX")
+
+
+def load_neuron_settings(path: Path | None, environment: Mapping[str, str]) -> NeuronSettings:
+    """Return a node's settings from `path` (None: defaults) and `NEURON_*` variables."""
+    return _load(NeuronSettings, path, environment, "NEURON")
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """Return the catalogue. Raises ConfigError, also when an alias leads to another alias."""
+    catalogue = validate(Catalogue, read_toml(path), where=str(path), base=path.parent.resolve())
+    for alias, target in catalogue.aliases.items():
+        if target in catalogue.aliases:
+            raise ConfigError(f"{path}: aliases.{alias}: leads to the alias {target!r}; name a model")
+        if any(entry.id == alias for entry in catalogue.models):
+            raise ConfigError(f"{path}: aliases.{alias}: a model has this id; rename the alias")
+    return catalogue
+
+
+def _load(
+    model: type[_Settings], path: Path | None, environment: Mapping[str, str], prefix: str
+) -> _Settings:
+    values = read_toml(path) if path else {}
+    base = path.parent.resolve() if path else Path.cwd()
+    where = str(path) if path else f"{prefix}_* environment"
+    return validate(model, overlay_environment(values, environment, prefix), where=where, base=base)
