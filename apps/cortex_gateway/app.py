@@ -1,0 +1,166 @@
+"""Put the gateway together and run it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeAlias
+
+import httpx
+import structlog
+import uvloop
+
+from cortex_core import __version__
+from cortex_core.loading import ConfigError
+from cortex_core.settings import Address, Catalogue, CortexSettings
+from cortex_gateway.dispatch import Dispatcher
+from cortex_gateway.fleet import Fleet, NodeState
+from cortex_gateway.fleet_events import FleetEvents
+from cortex_gateway.inference import Inference
+from cortex_gateway.metrics import Metrics
+from cortex_gateway.neuron_client import NeuronClient
+from cortex_gateway.operating import Operator
+from cortex_gateway.picture import fleet_picture
+from cortex_gateway.routes import add_metrics_route, add_routes
+from cortex_gateway.watching import Watcher
+from cortex_uplink import Limits, Uplink
+from cortex_uplink.logs import configure_logs
+from cortex_uplink.serving import Gate, Listener, make_app
+from cortex_uplink.serving import serve as serve_apps
+
+log = structlog.get_logger()
+
+Reload: TypeAlias = Callable[[], tuple[CortexSettings, Catalogue]]
+
+
+def serve(settings: CortexSettings, catalogue: Catalogue, reload: Reload) -> None:
+    """Serve until SIGTERM or SIGINT has been obeyed. Raises OSError when an address is taken."""
+    configure_logs()
+    uvloop.run(Gateway(settings, catalogue, reload).run())
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, settings: CortexSettings, catalogue: Catalogue, reload: Reload) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._reload = reload
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Bind, watch, serve, drain."""
+        settings = self._settings
+        self._metrics = Metrics()
+        self._fleet = Fleet(self._catalogue)
+        self._dispatcher = Dispatcher(self._fleet, settings, self._metrics)
+        timeouts = settings.timeouts
+        limits = Limits(
+            connect=timeouts.connect, first_byte=timeouts.first_byte, idle=timeouts.idle
+        )
+        self._inference = Inference(
+            fleet=self._fleet,
+            dispatcher=self._dispatcher,
+            uplink=Uplink(limits),
+            metrics=self._metrics,
+            gate=Gate(),
+            settings=settings,
+        )
+        events = FleetEvents(self._fleet, self._picture)
+        self._fleet.on_change(self._measure)
+        app = make_app("cortex", request_max_mb=settings.gateway.request_max_mb)
+        add_routes(app, self._inference, Operator(self._fleet, self._dispatcher), events)
+        metrics_app = make_app("cortex-metrics", request_max_mb=1)
+        add_metrics_route(metrics_app, self._inference)
+        await serve_apps(
+            [
+                Listener(app=app, address=Address.parse(settings.gateway.listen)),
+                Listener(app=metrics_app, address=Address.parse(settings.gateway.metrics_listen)),
+            ],
+            gate=self._inference.gate,
+            drain_secs=timeouts.drain,
+            background=self._background,
+            reload=self._read_again,
+            ready=self._ready,
+        )
+
+    def _picture(self) -> dict[str, object]:
+        return fleet_picture(
+            self._fleet,
+            in_flight=self._inference.gate.in_flight,
+            waiting=self._dispatcher.waiting,
+        )
+
+    def _ready(self, addresses: list[Address]) -> None:
+        log.info(
+            "cortex.ready",
+            version=__version__,
+            listen=str(addresses[0]),
+            metrics_listen=str(addresses[1]),
+            neurons=sorted(self._fleet.nodes),
+        )
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            self._http = http
+            self._watch(self._settings)
+            try:
+                yield
+            finally:
+                for name in list(self._tasks):
+                    await self._unwatch(name)
+                await self._inference.uplink.aclose()
+
+    def _watch(self, settings: CortexSettings) -> None:
+        for entry in settings.neurons:
+            known = self._fleet.nodes.get(entry.name)
+            if known is not None and known.entry == entry:
+                continue
+            state = self._fleet.add(entry)
+            client = NeuronClient(entry, self._http, settings.observation.timeout_secs)
+            watcher = Watcher(self._fleet, state, client, settings.observation)
+            self._dispatcher.clients[entry.name] = client
+            self._dispatcher.watchers[entry.name] = watcher
+            if (before := self._tasks.pop(entry.name, None)) is not None:
+                before.cancel()
+            self._tasks[entry.name] = asyncio.create_task(watcher.run())
+
+    async def _unwatch(self, name: str) -> None:
+        task = self._tasks.pop(name)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _read_again(self) -> None:
+        """Take over a changed configuration; one that cannot be used changes nothing."""
+        try:
+            settings, catalogue = await asyncio.to_thread(self._reload)
+        except ConfigError as error:
+            log.error("config.rejected", error=str(error))
+            return
+        names = {entry.name for entry in settings.neurons}
+        for gone in set(self._fleet.nodes) - names:
+            await self._unwatch(gone)
+            self._fleet.remove(gone)
+            self._metrics.forget_node(gone)
+        self._watch(settings)
+        self._fleet.set_catalogue(catalogue)
+        self._dispatcher.configure(settings)
+        self._inference.settings = settings
+        restart = settings.gateway != self._settings.gateway
+        self._settings = settings
+        log.info(
+            "config.reloaded",
+            neurons=sorted(names),
+            models=len(catalogue.models),
+            needs_restart="[gateway]" if restart else None,
+        )
+
+    def _measure(self, state: NodeState | None) -> None:
+        if state is not None and state.entry.name in self._fleet.nodes:
+            self._metrics.observe_node(
+                state.entry.name,
+                healthy=state.healthy,
+                models=tuple(state.models.values()),
+                devices=state.health.devices,
+            )

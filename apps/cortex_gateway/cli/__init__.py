@@ -1,0 +1,24 @@
+"""The `cortex` command: run the gateway, look at the fleet, load and unload models.
+
+Modules: `app` (the table of commands), `daemon` (serve, up, config, version), `fleet` (status,
+models, load, unload), `configuration` (files to settings), `asking` (HTTP to cortex), `view` (what
+cortex answers), `showing` (how it looks), `loading` (how far a load is).
+"""
+
+import sys
+
+from cortex_core.commands import Exit, Failure, needing
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the `cortex` command."""
+    try:
+        # The command line itself lives in an extra: without it, say so instead of a trace.
+        with needing("gateway"):
+            from cortex_gateway.cli.app import app
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(int(Exit.UNWELL))
+    app()

@@ -1,0 +1,21 @@
+"""The table of commands of `cortex`."""
+
+import typer
+
+from cortex_core.commands import EXIT_CODES, reporting
+from cortex_gateway.cli import daemon, fleet
+
+app = typer.Typer(
+    name="cortex",
+    help="One API in front of every GPU you own.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+config = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
+
+for command in (daemon.serve, daemon.up, fleet.status, fleet.models, fleet.load, fleet.unload):
+    app.command(epilog=EXIT_CODES)(reporting(command))
+app.command(epilog=EXIT_CODES)(reporting(daemon.version))
+config.command(epilog=EXIT_CODES)(reporting(daemon.check))
+app.add_typer(config, name="config")

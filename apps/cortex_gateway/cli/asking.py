@@ -1,0 +1,92 @@
+"""Ask a daemon over HTTP: one JSON question, one JSON answer, and a sentence when there is none.
+
+Proxies of the environment are not used: what is asked here is on this machine or in this network.
+"""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from cortex_core.commands import Exit, Failure
+
+
+class Unreachable(Failure):
+    """Nothing answers there, or what answers is not one of ours."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Exit.UNREACHABLE)
+
+
+class Refused(Failure):
+    """It answered with an error; the message is its own."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A daemon at an address."""
+
+    endpoint: str
+    what: str = "cortex"
+
+    @classmethod
+    def at(cls, endpoint: str, what: str = "cortex") -> "Service":
+        """Return the service at `endpoint`; a missing `http://` is supplied. Raises Failure."""
+        whole = endpoint if "://" in endpoint else f"http://{endpoint}"
+        parts = urlsplit(whole)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Failure(
+                f"{endpoint!r} is no address; give one such as http://host:31313", Exit.USAGE
+            )
+        return cls(whole.rstrip("/"), what)
+
+    def get(self, path: str, *, within_secs: float = 10.0) -> Any:
+        """Return the answer to a GET. Raises Unreachable or Refused."""
+        return self._ask(urllib.request.Request(self.endpoint + path), within_secs)  # noqa: S310
+
+    def post(self, path: str, body: dict[str, Any], *, within_secs: float) -> Any:
+        """Return the answer to a POST of `body`. Raises Unreachable or Refused."""
+        # `at` allows http and https only.
+        request = urllib.request.Request(  # noqa: S310
+            self.endpoint + path,
+            data=json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+        return self._ask(request, within_secs)
+
+    def _ask(self, request: urllib.request.Request, within_secs: float) -> Any:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=within_secs) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise Refused(_message_of(error), error.code) from error
+        except ValueError as error:
+            raise Unreachable(
+                f"what answers at {self.endpoint} is not {self.what}: its answer is not JSON"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise Unreachable(
+                f"cannot reach {self.what} at {self.endpoint}: {reason or type(error).__name__}. "
+                f"Is it running? Another address: --endpoint"
+            ) from error
+
+
+def _message_of(error: urllib.error.HTTPError) -> str:
+    """Return the envelope's message, or what little is known where there is no envelope."""
+    try:
+        said = json.loads(error.read())
+    except (ValueError, OSError, http.client.HTTPException):
+        said = None
+    inner = said.get("error") if isinstance(said, dict) else None
+    message = inner.get("message") if isinstance(inner, dict) else None
+    return str(message) if message else f"{error.url} answered {error.code} {error.reason}"

@@ -1,0 +1,67 @@
+"""From files and environment to what `cortex serve` runs with, or a sentence about the mistake."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cortex_core.commands import Exit, Failure
+from cortex_core.loading import ConfigError
+from cortex_core.settings import (
+    Catalogue,
+    CortexSettings,
+    load_catalogue,
+    load_cortex_settings,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What was read, and from where. `file` None: built-in defaults; `notes` are worth a line."""
+
+    file: Path | None
+    settings: CortexSettings
+    catalogue: Catalogue
+    notes: tuple[str, ...] = ()
+
+
+def load_configuration(file: Path | None, environment: Mapping[str, str]) -> Configuration:
+    """Return the configuration of `file` and `CORTEX_*` variables. Raises Failure.
+
+    A catalogue that was named must exist. The default one, `models.toml` beside `file`, may be
+    absent: a cortex without it serves what its neurons have.
+    """
+    try:
+        settings = load_cortex_settings(file, environment)
+        if "models_config" in settings.model_fields_set:
+            return Configuration(
+                file=file, settings=settings, catalogue=load_catalogue(settings.models_config)
+            )
+        folder = file.parent.resolve() if file else Path.cwd()
+        beside = folder / settings.models_config
+        settings = settings.model_copy(update={"models_config": beside})
+        if beside.is_file():
+            return Configuration(file=file, settings=settings, catalogue=load_catalogue(beside))
+    except ConfigError as error:
+        raise Failure(str(error), Exit.USAGE) from error
+    note = f"no {beside}: the catalogue is empty, only what neurons already hold is served"
+    return Configuration(file=file, settings=settings, catalogue=Catalogue(), notes=(note,))
+
+
+def findings(settings: CortexSettings, catalogue: Catalogue) -> tuple[str, ...]:
+    """Return what is valid on its own and cannot work together."""
+    nodes = {entry.name for entry in settings.neurons}
+    gateway = settings.gateway
+    found = [
+        f"neurons.{entry.name}.token_file: {entry.token_file}: no such file"
+        for entry in settings.neurons
+        if entry.token_file is not None and not entry.token_file.is_file()
+    ]
+    found += [
+        f"models.{entry.id}.pinned_on: {name!r} is not among the neurons"
+        for entry in catalogue.models
+        for name in entry.pinned_on
+        if name not in nodes
+    ]
+    if gateway.listen == gateway.metrics_listen and not gateway.listen.endswith(":0"):
+        found.append(f"gateway.metrics_listen: {gateway.listen} is gateway.listen already")
+    return tuple(found)

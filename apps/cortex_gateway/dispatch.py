@@ -1,0 +1,226 @@
+"""Bring a request to a replica: decide, act on the decision, wait, decide again.
+
+Every wait has a limit: `load` while a model is on its way, `hold` while room or a node is awaited. One
+load per model is asked for at a time, however many requests want it.
+"""
+
+import asyncio
+
+import structlog
+
+from cortex_core.errors import ApiError, ModelInfeasible, ModelNotFound, Unavailable
+from cortex_core.settings import CortexSettings
+from cortex_core.wire import LoadRequest, Waiting
+from cortex_gateway.fleet import Fleet, now
+from cortex_gateway.metrics import Metrics
+from cortex_gateway.neuron_client import NeuronClient, NodeError
+from cortex_gateway.watching import Watcher
+from cortex_router import (
+    STRATEGIES,
+    Await,
+    Load,
+    Policy,
+    Refuse,
+    RouteRequest,
+    Rules,
+    Serve,
+    decide,
+)
+
+log = structlog.get_logger()
+
+_ARRIVING = frozenset({"queued", "loading", "recovering"})
+#: A node is asked to load the same model again and again no more often than this.
+RETRY_LOAD_SECS = 1.0
+
+
+class Dispatcher:
+    """Takes requests to replicas."""
+
+    def __init__(self, fleet: Fleet, settings: CortexSettings, metrics: Metrics) -> None:
+        self._fleet = fleet
+        self._settings = settings
+        self._metrics = metrics
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, list[float]] = {}
+        self.clients: dict[str, NeuronClient] = {}
+        self.watchers: dict[str, Watcher] = {}
+
+    def configure(self, settings: CortexSettings) -> None:
+        """Use other settings from now on."""
+        self._settings = settings
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a model."""
+        return sum(len(since) for since in self._waiting.values())
+
+    def policy(self) -> Policy:
+        """Return the operator's policy."""
+        eviction = self._settings.eviction
+        return Policy(
+            rules=Rules(
+                strategy=STRATEGIES[eviction.strategy],
+                min_residency_secs=eviction.min_residency_secs,
+            )
+        )
+
+    async def acquire(self, request: RouteRequest) -> Serve:
+        """Return where to send the request, once it can be sent. Raises the ApiError that says no."""
+        decision = decide(self._fleet.view(), request, self.policy(), now())
+        if isinstance(decision, Serve):
+            self._metrics.decisions.labels("serve", "loaded").inc()
+            return decision
+        model = self._fleet.view().resolve(request.model)
+        since = now()
+        self._waiting.setdefault(model, []).append(since)
+        try:
+            return await self._wait(request, model)
+        finally:
+            self._waiting[model].remove(since)
+            if not self._waiting[model]:
+                del self._waiting[model]
+
+    async def _wait(self, request: RouteRequest, model: str) -> Serve:
+        timeouts = self._settings.timeouts
+        loop = asyncio.get_running_loop()
+        give_up_loading = loop.time() + timeouts.load
+        give_up_holding = loop.time() + timeouts.hold
+        told: str | None = None
+        loads = 0
+        while True:
+            decision = decide(self._fleet.view(), request, self.policy(), now())
+            reason = _reason(decision)
+            if reason != told:
+                self._metrics.decisions.labels(type(decision).__name__.lower(), reason).inc()
+                told = reason
+            match decision:
+                case Serve():
+                    return decision
+                case Refuse():
+                    raise refusal(decision)
+                case Load():
+                    await self.load(decision)
+                    loads += 1
+                    deadline = give_up_loading
+                    if loads == 1:
+                        continue
+                case Await(reason=why):
+                    deadline = give_up_loading if why in _ARRIVING else give_up_holding
+            left = deadline - loop.time()
+            if left <= 0:
+                log.warning("request.gave_up", model=model, reason=told)
+                raise Unavailable(
+                    f"{model!r} did not become available in time ({told})", retry_after_secs=10
+                )
+            await self._fleet.changed(min(left, 1.0))
+
+    async def load(self, decision: Load) -> None:
+        """Carry out a Load, or join the one that is under way. Raises what stopped it for good."""
+        task = self._loads.get(decision.model)
+        if task is None:
+            task = asyncio.create_task(self._load(decision))
+            self._loads[decision.model] = task
+            task.add_done_callback(lambda done: self._load_ended(decision.model, done))
+        await asyncio.shield(task)
+
+    def _load_ended(self, model: str, task: asyncio.Task[None]) -> None:
+        self._loads.pop(model, None)
+        if not task.cancelled():
+            task.exception()
+
+    async def _load(self, decision: Load) -> None:
+        node, model = decision.node, decision.model
+        log.info(
+            "model.load",
+            model=model,
+            node=node,
+            devices=list(decision.devices),
+            evict=[victim.model for victim in decision.evict],
+        )
+        request = self._load_request(decision)
+        try:
+            answer = await self.clients[node].load(request, self._settings.timeouts.load)
+        except NodeError as error:
+            await self._load_refused(decision, error)
+            return
+        self._metrics.cold_starts.labels(model, node).inc()
+        for victim in decision.evict:
+            self._metrics.evictions.labels(victim.model, node).inc()
+        log.info("model.load_accepted", model=model, node=node, status=answer.status)
+        await self.watchers[node].poll()
+
+    def _load_request(self, decision: Load) -> LoadRequest:
+        entry = next((e for e in self._fleet.catalogue.models if e.id == decision.model), None)
+        since = self._waiting.get(decision.model, [])
+        return LoadRequest(
+            model_id=decision.model,
+            harness=entry.harness if entry else None,
+            source=entry.source if entry else None,
+            quant=entry.quant if entry else None,
+            tensor_parallel=decision.profile.min_devices if decision.profile.min_devices > 1 else None,
+            devices=decision.devices or None,
+            evict=tuple(victim.model for victim in decision.evict),
+            waiting=Waiting(
+                count=len(since), oldest_secs=max(0.0, now() - min(since, default=now()))
+            ),
+            wait=False,
+            vram_mb=entry.vram_mb if entry else None,
+            capabilities=entry.capabilities if entry else (),
+            options=entry.options if entry else {},
+        )
+
+    async def _load_refused(self, decision: Load, error: NodeError) -> None:
+        """Learn from a refusal so that the next decision is a better one, or end the request."""
+        node, model = decision.node, decision.model
+        message = str(error.detail.get("message", ""))
+        log.warning(
+            "model.load_refused",
+            model=model,
+            node=node,
+            status=error.status,
+            code=error.code,
+            error=message or str(error),
+        )
+        if error.status == 409 or "already loaded" in message:  # noqa: PLR2004
+            needed = error.detail.get("needed_mb")
+            if isinstance(needed, int):
+                self._fleet.learn_size(model, needed)
+            await self.watchers[node].poll()
+            await self._fleet.changed(RETRY_LOAD_SECS / 4)
+            return
+        if error.status == 422:  # noqa: PLR2004
+            raise preflight_refusal(model, error)
+        if error.status == 400:  # noqa: PLR2004
+            raise ModelInfeasible(f"{model!r} cannot be loaded as the catalogue describes it")
+        self.watchers[node].nudge()
+        raise Unavailable(f"the load of {model!r} failed on its node", retry_after_secs=5)
+
+
+def preflight_refusal(model: str, error: NodeError) -> ApiError:
+    """Return what a client learns when a node says that a model's files cannot be used."""
+    kind = error.code or "not_loadable"
+    if kind in {"fetch_failed", "no_space"}:
+        return Unavailable(f"{model!r} could not be fetched ({kind})", retry_after_secs=30)
+    return ModelInfeasible(f"{model!r} cannot be loaded: {kind}", extra={"kind": kind})
+
+
+def refusal(decision: Refuse) -> ApiError:
+    """Return a Refuse as the error it is."""
+    if decision.code == "model_not_found":
+        return ModelNotFound(decision.detail, param="model")
+    if decision.retry_after_secs is None:
+        return ModelInfeasible(decision.detail, param="model")
+    return Unavailable(decision.detail, retry_after_secs=decision.retry_after_secs)
+
+
+def _reason(decision: Serve | Await | Load | Refuse) -> str:
+    match decision:
+        case Serve():
+            return "loaded"
+        case Await(reason=reason):
+            return reason
+        case Load(evict=evict):
+            return "evicting" if evict else "fits"
+        case Refuse(code=code):
+            return code

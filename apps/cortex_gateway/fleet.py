@@ -1,0 +1,214 @@
+"""The gateway's picture of the fleet, kept by whoever observes nodes, read by everybody else.
+
+Nothing here could not be rebuilt from one round of observation. `view()` is what decisions look at: what
+nodes said, plus the requests this gateway sent a moment ago and no node has reported yet, so that a burst
+is spread although all of it arrives between two events.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from cortex_core.settings import Catalogue, ModelEntry, NeuronEntry
+from cortex_core.wire import Discovery, Health, ModelInfo
+from cortex_router import (
+    CatalogueChanged,
+    Device,
+    FleetView,
+    Node,
+    NodeForgotten,
+    NodeLost,
+    NodeObserved,
+    Profile,
+    Replica,
+    Status,
+    apply,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeState:
+    """What one node last said, word for word."""
+
+    entry: NeuronEntry
+    healthy: bool = False
+    misses: int = 0
+    error: str | None = "not seen yet"
+    last_seen: float | None = None
+    discovery: Discovery | None = None
+    health: Health = field(default_factory=Health)
+    models: dict[str, ModelInfo] = field(default_factory=dict)
+
+
+class Fleet:
+    """Every node's last word, and the view made of them."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._view = FleetView()
+        self._nodes: dict[str, NodeState] = {}
+        self._sent: Counter[tuple[str, str]] = Counter()
+        self._learned_mb: dict[str, int] = {}
+        self._grown = asyncio.Event()
+        self._listeners: list[Callable[[NodeState | None], None]] = []
+        self.catalogue = catalogue
+        self.set_catalogue(catalogue)
+
+    @property
+    def nodes(self) -> dict[str, NodeState]:
+        """Every configured node by name."""
+        return self._nodes
+
+    def on_change(self, listener: Callable[[NodeState | None], None]) -> None:
+        """Call `listener` with the node that changed, None for anything else."""
+        self._listeners.append(listener)
+
+    def set_catalogue(self, catalogue: Catalogue) -> None:
+        """Use another catalogue from now on."""
+        self.catalogue = catalogue
+        self._apply_catalogue()
+        self._tell(None)
+
+    def add(self, entry: NeuronEntry) -> NodeState:
+        """Enter a configured node, or its new entry; unhealthy until it is seen."""
+        state = self._nodes.get(entry.name)
+        if state is None or state.entry.endpoint != entry.endpoint:
+            state = self._nodes[entry.name] = NodeState(entry=entry)
+        state.entry = entry
+        self.observed(state)
+        return state
+
+    def remove(self, name: str) -> None:
+        """Forget a node that left the configuration."""
+        state = self._nodes.pop(name)
+        self._view = apply(self._view, NodeForgotten(name))
+        self._tell(state)
+
+    def observed(self, state: NodeState) -> None:
+        """Take in what `state` now holds."""
+        if self._nodes.get(state.entry.name) is state:
+            event = NodeObserved(as_node(state)) if state.healthy else NodeLost(state.entry.name)
+            if self._view.node(state.entry.name) is None:
+                event = NodeObserved(as_node(state))
+            self._view = apply(self._view, event)
+            self._tell(state)
+
+    def learn_size(self, model: str, size_mb: int) -> None:
+        """Remember what a node said a model needs; it goes before the operator's figure."""
+        self._learned_mb[model] = size_mb
+        self._apply_catalogue()
+
+    def view(self) -> FleetView:
+        """Return the fleet for a decision taken now."""
+        if not self._sent:
+            return self._view
+        return replace(self._view, nodes=tuple(self._with_sent(n) for n in self._view.nodes))
+
+    @asynccontextmanager
+    async def sending(self, node: str, model: str) -> AsyncIterator[None]:
+        """Count a request of ours to a replica for as long as it lasts."""
+        key = (node, model)
+        self._sent[key] += 1
+        try:
+            yield
+        finally:
+            self._sent[key] -= 1
+            if not self._sent[key]:
+                del self._sent[key]
+            self._wake()
+
+    async def changed(self, timeout_secs: float) -> bool:
+        """Return True after the next change, False when none came in time."""
+        grown = self._grown
+        try:
+            async with asyncio.timeout(timeout_secs):
+                await grown.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _with_sent(self, node: Node) -> Node:
+        return replace(
+            node,
+            replicas=tuple(
+                replace(r, in_flight=max(r.in_flight, self._sent[node.name, r.model] - r.queued))
+                if (node.name, r.model) in self._sent
+                else r
+                for r in node.replicas
+            ),
+        )
+
+    def _apply_catalogue(self) -> None:
+        profiles = {e.id: as_profile(e, self._learned_mb.get(e.id)) for e in self.catalogue.models}
+        self._view = apply(self._view, CatalogueChanged(profiles, self.catalogue.aliases))
+
+    def _wake(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    def _tell(self, state: NodeState | None) -> None:
+        for listener in self._listeners:
+            listener(state)
+        self._wake()
+
+
+def as_profile(entry: ModelEntry, learned_mb: int | None) -> Profile:
+    """Return the catalogue entry as the router knows it."""
+    return Profile(
+        id=entry.id,
+        harness=entry.harness,
+        size_mb=learned_mb if learned_mb is not None else entry.vram_mb,
+        min_devices=entry.min_devices,
+        min_device_mb=entry.min_device_vram_mb,
+        pinned_on=entry.pinned_on,
+        priority=entry.residency_priority,
+    )
+
+
+def as_node(state: NodeState) -> Node:
+    """Return a node's last word as the router knows it. Older nodes say less; that is unknown."""
+    discovery = state.discovery
+    telemetry = {device.index: device for device in state.health.devices}
+    loads = {load.id: load for load in state.health.models}
+    devices = tuple(
+        Device(
+            index=d.index,
+            total_mb=d.vram_total_mb,
+            free_mb=seen.vram_free_mb if (seen := telemetry.get(d.index)) else None,
+            reserved_mb=(seen.vram_reserved_mb or 0) if seen else 0,
+        )
+        for d in (discovery.devices if discovery else ())
+    )
+    replicas = []
+    for row in state.models.values():
+        load = loads.get(row.id)
+        ceiling = row.max_in_flight or (load.max_in_flight if load else None)
+        replicas.append(
+            Replica(
+                model=row.id,
+                status=Status.parse("loading" if row.status == "reloading" else row.status),
+                devices=row.devices,
+                used_mb=row.vram_used_mb,
+                required_mb=row.vram_required_mb,
+                in_flight=max(row.in_flight, load.in_flight if load else 0),
+                queued=max(row.queue_depth, load.queue_depth if load else 0),
+                max_in_flight=ceiling or None,
+                last_used=row.last_used,
+                servable=row.servable.ok,
+            )
+        )
+    return Node(
+        name=state.entry.name,
+        healthy=state.healthy,
+        draining=state.health.draining,
+        harnesses=discovery.harnesses or None if discovery else None,
+        devices=devices,
+        replicas=tuple(replicas),
+    )
+
+
+def now() -> float:
+    """Return Unix time, the clock that decisions are given."""
+    return time.time()

@@ -1,0 +1,251 @@
+"""One inference request, from its first byte to the last one answered.
+
+A request that is already in the node's dialect is forwarded as it came; only an alias makes us write the
+model's name anew. Before the first byte a failed replica is replaced by another; after it, never.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from orjson import JSONDecodeError, loads
+from sanic import HTTPResponse, Request
+
+from cortex_core.errors import (
+    ApiError,
+    InternalError,
+    InvalidRequest,
+    UpstreamMalformed,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from cortex_core.settings import CortexSettings
+from cortex_dialects import (
+    BadFront,
+    CompletionStream,
+    Front,
+    FrameTooLarge,
+    Usage,
+    UsageChunk,
+    read_front,
+    with_fields,
+)
+from cortex_gateway.accounting import Outcome, account
+from cortex_gateway.dispatch import Dispatcher
+from cortex_gateway.fleet import Fleet
+from cortex_gateway.metrics import Metrics
+from cortex_gateway.node_answers import MAX_ERROR_BYTES, NodeRefused, is_replaceable, refused_by_node
+from cortex_gateway.responding import EventResponse
+from cortex_router import RouteRequest, Serve
+from cortex_uplink import (
+    Answer,
+    ConnectFailed,
+    FirstByteTimeout,
+    IdleTimeout,
+    Uplink,
+    UplinkError,
+)
+from cortex_uplink.serving import Gate, error_answer, request_id
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 3
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class Inference:
+    """Everything the inference routes work with."""
+
+    fleet: Fleet
+    dispatcher: Dispatcher
+    uplink: Uplink
+    metrics: Metrics
+    gate: Gate
+    settings: CortexSettings
+
+    async def handle(self, request: Request, *, streams: bool = True) -> HTTPResponse | None:
+        """Answer one request. None means that the answer was streamed."""
+        outcome = Outcome(request_id=request_id(request), route=request.path)
+        events: EventResponse | None = None
+        try:
+            async with self.gate.admit():
+                front = _front(request)
+                outcome.model = self.fleet.view().resolve(front.model)
+                outcome.stream = front.stream and streams
+                if not outcome.stream:
+                    return await self._whole(request, front, outcome)
+                events = EventResponse(request, self.settings.timeouts.hold_headers_secs)
+                async with events.kept_alive():
+                    await self._streamed(request, front, outcome, events)
+                return None
+        except ApiError as error:
+            outcome.failed(error)
+            return error_answer(error) if events is None else await events.fail(error)
+        except asyncio.CancelledError:
+            outcome.client_gone = True
+            outcome.status, outcome.code = 499, "client_gone"
+            raise
+        except Exception as error:  # noqa: BLE001  # an open stream must still end in an error event
+            log.error("request.crashed", request_id=outcome.request_id, exc_info=error)
+            ours = InternalError("something went wrong here; the operator's log has the details")
+            outcome.failed(ours)
+            return error_answer(ours) if events is None else await events.fail(ours)
+        finally:
+            known = outcome.model is not None and (
+                self.fleet.view().profile(outcome.model) is not None
+            )
+            account(outcome, self.metrics, in_catalogue=known)
+
+    async def _streamed(
+        self, request: Request, front: Front, outcome: Outcome, events: EventResponse
+    ) -> None:
+        usage_chunk = UsageChunk.PASS if front.wants_usage else UsageChunk.WITHHOLD
+        stream = CompletionStream(usage_chunk)
+
+        async def pass_on(answer: Answer) -> None:
+            outcome.status = 200
+            async for chunk in answer.chunks():
+                out = stream.feed(chunk)
+                outcome.last_chunk = time.perf_counter()
+                if outcome.first_token is None and stream.first_token_seen:
+                    outcome.first_token = outcome.last_chunk
+                if out:
+                    await events.send(out)
+
+        try:
+            await self._with_replica(request, front, outcome, pass_on)
+        except FrameTooLarge as error:
+            raise UpstreamMalformed("the node sent an event beyond all measure") from error
+        finally:
+            outcome.read(stream)
+        if rest := stream.finish():
+            await events.send(rest)
+        if stream.failure is not None:
+            outcome.code = str(stream.failure.get("code") or "stream_failed")
+        elif not stream.complete:
+            raise UpstreamUnreachable("the node was lost before the answer was complete")
+        await events.end()
+
+    async def _whole(self, request: Request, front: Front, outcome: Outcome) -> HTTPResponse:
+        result: list[HTTPResponse] = []
+
+        async def collect(answer: Answer) -> None:
+            body = await answer.read(MAX_ANSWER_BYTES)
+            outcome.last_chunk = time.perf_counter()
+            outcome.status = answer.status
+            _read_whole(body, answer, outcome)
+            kind = answer.headers.get("content-type", "application/json")
+            result.append(HTTPResponse(body, status=answer.status, content_type=kind))
+
+        await self._with_replica(request, front, outcome, collect)
+        return result[0]
+
+    async def _with_replica(self, request: Request, front: Front, outcome: Outcome, use: Any) -> None:
+        """Find a replica, ask it, and let `use` take its answer; replace replicas that fail first."""
+        avoid: frozenset[str] = frozenset()
+        last: ApiError = UpstreamUnreachable("no replica could be reached")
+        for _ in range(MAX_ATTEMPTS):
+            began = time.perf_counter()
+            try:
+                serve = await self.dispatcher.acquire(RouteRequest(model=front.model, avoid=avoid))
+            except ApiError as error:
+                if avoid and error.retry_after_secs is not None:
+                    raise last from error
+                raise
+            outcome.waited_secs += time.perf_counter() - began
+            outcome.node, outcome.model, outcome.decision = serve.node, serve.model, "serve"
+            outcome.attempts += 1
+            try:
+                await self._ask(request, front, outcome, serve, use)
+            except ConnectFailed as error:
+                last = UpstreamUnreachable("the node serving this model could not be reached")
+                reason = str(error)
+            except NodeRefused as error:
+                if not error.replaceable:
+                    raise error.error from error
+                last, reason = error.error, str(error)
+            else:
+                return
+            log.warning(
+                "replica.failed",
+                request_id=outcome.request_id,
+                model=serve.model,
+                node=serve.node,
+                error=reason,
+            )
+            if (watcher := self.dispatcher.watchers.get(serve.node)) is not None:
+                watcher.nudge()
+            avoid |= {serve.node}
+        raise last
+
+    async def _ask(
+        self, request: Request, front: Front, outcome: Outcome, serve: Serve, use: Any
+    ) -> None:
+        node = self.fleet.nodes.get(serve.node)
+        if node is None:
+            raise ConnectFailed("the node has left the configuration")
+        body = request.body if serve.model == front.model else with_fields(front, model=serve.model)
+        headers = {"content-type": "application/json", "x-request-id": outcome.request_id}
+        url = f"{node.entry.endpoint}{request.path}"
+        outcome.sent = outcome.sent or time.perf_counter()
+        began = False
+        try:
+            async with (
+                self.fleet.sending(serve.node, serve.model),
+                self.uplink.open(url, body=body, headers=headers) as answer,
+            ):
+                if answer.status >= 400:  # noqa: PLR2004
+                    raw = await answer.read(MAX_ERROR_BYTES)
+                    error = refused_by_node(answer.status, answer.headers, raw)
+                    raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
+                began = True
+                await use(answer)
+        except ConnectFailed:
+            raise
+        except FirstByteTimeout as error:
+            raise UpstreamTimeout("the node did not begin to answer in time") from error
+        except IdleTimeout as error:
+            raise UpstreamTimeout("the node fell silent in the middle of its answer") from error
+        except UplinkError as error:
+            if not began:
+                raise ConnectFailed(str(error)) from error
+            log.warning(
+                "node.lost_midstream",
+                request_id=outcome.request_id,
+                node=serve.node,
+                error=str(error),
+            )
+            raise UpstreamUnreachable("the node was lost in the middle of its answer") from error
+
+
+def _front(request: Request) -> Front:
+    kind = request.headers.get("content-type", "")
+    if kind and "json" not in kind and "x-www-form-urlencoded" not in kind:
+        raise InvalidRequest("the body must be JSON (content-type: application/json)")
+    try:
+        return read_front(request.body)
+    except BadFront as error:
+        raise InvalidRequest(error.message, code=error.code, param=error.param) from error
+
+
+def _read_whole(body: bytes, answer: Answer, outcome: Outcome) -> None:
+    """Read the tail of an unstreamed answer: usage, finish, and the node's own first-token time."""
+    try:
+        value = loads(body)
+    except JSONDecodeError as error:
+        raise UpstreamMalformed("the node's answer is not JSON") from error
+    if not isinstance(value, dict):
+        raise UpstreamMalformed("the node's answer is not a JSON object")
+    outcome.usage = Usage.parse(value.get("usage"))
+    choices = value.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        outcome.finish_reason = choices[0].get("finish_reason")
+    ttft = answer.headers.get("x-neuron-ttft-ms")
+    if ttft is not None and outcome.sent is not None:
+        try:
+            outcome.first_token = outcome.sent + float(ttft) / 1000
+        except ValueError:
+            return

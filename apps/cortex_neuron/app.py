@@ -1,0 +1,208 @@
+"""Put the node together and run it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+import uvloop
+
+from cortex_core import __version__
+from cortex_core.loading import ConfigError
+from cortex_core.settings import Address, NeuronSettings
+from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
+from cortex_neuron.activation import Activator
+from cortex_neuron.discovery import Machine, probe_machine
+from cortex_neuron.harness import Harness
+from cortex_neuron.journal import Journal
+from cortex_neuron.ledger import Ledger
+from cortex_neuron.llamacpp.harness import LlamaCppHarness
+from cortex_neuron.llamacpp.tokenizer import Tokenizers
+from cortex_neuron.metrics import Metrics
+from cortex_neuron.registry import Registry
+from cortex_neuron.routes import NodeApi
+from cortex_neuron.workshop import NodeWorkshop
+from cortex_router import Device, Status
+from cortex_uplink import Limits, Uplink
+from cortex_uplink.logs import configure_logs
+from cortex_uplink.serving import Gate, Listener, make_app
+from cortex_uplink.serving import serve as serve_apps
+
+log = structlog.get_logger()
+
+METERS_EVERY_SECS = 2.0
+ENGINE_CONNECT_SECS = 5.0
+
+
+def serve(settings: NeuronSettings, reload: Callable[[], NeuronSettings]) -> None:
+    """Serve until SIGTERM or SIGINT has been obeyed. Raises OSError when the port is taken."""
+    configure_logs()
+    uvloop.run(Neuron(settings, reload).run())
+
+
+class Neuron:
+    """One node process."""
+
+    def __init__(self, settings: NeuronSettings, reload: Callable[[], NeuronSettings]) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._started = time.monotonic()
+
+    async def run(self) -> None:
+        """Look at the machine, bind, warm up, serve, drain."""
+        settings = self._settings
+        machine = await asyncio.to_thread(probe_machine, settings.devices)
+        harnesses = _harnesses(settings, machine)
+        discovery = Discovery(
+            hostname=machine.hostname,
+            os=machine.os,
+            kernel=machine.kernel,
+            boot_id=secrets.token_hex(8),
+            version=__version__,
+            cuda_version=machine.cuda_version,
+            driver_version=machine.driver_version,
+            cuda_unavailable_reason=machine.cuda_unavailable_reason,
+            devices=machine.devices,
+            harnesses=tuple(harnesses),
+        )
+        ledger = Ledger({d.index: d.vram_total_mb for d in machine.devices})
+        self._ledger = ledger
+        self._workshop = NodeWorkshop(
+            machine=machine, ledger=ledger, harnesses=harnesses, settings=settings
+        )
+        self._registry = Registry(
+            workshop=self._workshop,
+            ledger=ledger,
+            devices=tuple(
+                Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices
+            ),
+            admission=settings.admission,
+            timeouts=settings.timeouts,
+        )
+        self._activator = Activator(self._registry, settings.default_models)
+        self._gate = Gate()
+        self._tokenizers = Tokenizers()
+        timeouts = settings.timeouts
+        limits = Limits(
+            connect=ENGINE_CONNECT_SECS, first_byte=timeouts.first_byte, idle=timeouts.idle
+        )
+        self._uplink = Uplink(limits)
+        assert discovery.boot_id is not None  # noqa: S101  # set above
+        self._journal = Journal(discovery.boot_id, self._rows, self._health)
+        self._registry.on_change(self._journal.touch)
+        api = NodeApi(
+            discovery=discovery,
+            health=self._health,
+            rows=self._rows,
+            registry=self._registry,
+            workshop=self._workshop,
+            tokenizers=self._tokenizers,
+            journal=self._journal,
+            uplink=self._uplink,
+            metrics=Metrics(),
+            gate=self._gate,
+        )
+        app = make_app("neuron", request_max_mb=settings.request_max_mb)
+        api.add_to(app)
+        await serve_apps(
+            [Listener(app=app, address=Address(settings.host, settings.port))],
+            gate=self._gate,
+            drain_secs=timeouts.drain,
+            background=self._background,
+            reload=self._read_again,
+            ready=lambda addresses: log.info(
+                "neuron.ready",
+                version=__version__,
+                listen=str(addresses[0]),
+                boot_id=discovery.boot_id,
+                devices=[device.name for device in machine.devices],
+            ),
+        )
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        await self._workshop.measure({})
+        tasks = [
+            asyncio.create_task(self._read_meters()),
+            asyncio.create_task(self._scan_and_activate()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await self._registry.close(drain_secs=0)
+            await self._tokenizers.aclose()
+            await self._uplink.aclose()
+
+    async def _read_meters(self) -> None:
+        while True:
+            await asyncio.sleep(METERS_EVERY_SECS)
+            taken = await self._workshop.measure(self._registry.engines())
+            for model, used in taken.items():
+                resident = self._registry.residents.get(model)
+                if resident is not None and resident.status is Status.LOADED:
+                    resident.used_mb = used
+            self._journal.touch()
+
+    async def _scan_and_activate(self) -> None:
+        await self._workshop.scan()
+        self._journal.touch()
+        await self._activator.run()
+
+    async def _read_again(self) -> None:
+        """Look at model_dirs again; other settings of a node need a restart, and that is said."""
+        try:
+            settings = await asyncio.to_thread(self._reload)
+        except ConfigError as error:
+            log.error("config.rejected", error=str(error))
+            return
+        changed = settings != self._settings
+        await self._workshop.scan()
+        self._journal.touch()
+        log.info("config.reloaded", needs_restart=changed, local_models=len(self._workshop.local))
+
+    def _rows(self) -> list[ModelInfo]:
+        rows = dict(self._workshop.local)
+        rows |= {row.id: row for row in self._registry.rows()}
+        return [rows[model] for model in sorted(rows)]
+
+    def _health(self) -> Health:
+        return Health(
+            uptime_secs=round(time.monotonic() - self._started, 1),
+            draining=self._gate.draining,
+            devices=tuple(
+                device.model_copy(
+                    update={"vram_reserved_mb": self._ledger.reserved_mb(device.index)}
+                )
+                for device in self._workshop.telemetry
+            ),
+            activation=self._activator.report(),
+            models=tuple(
+                ModelLoad(
+                    id=r.id,
+                    in_flight=r.admission.in_flight,
+                    queue_depth=r.admission.queue_depth,
+                    max_in_flight=r.admission.max_in_flight,
+                    max_queue_depth=r.admission.max_queue_depth,
+                    rejected=r.admission.rejected,
+                    tok_s_prefill=r.tok_s_prefill,
+                    tok_s_decode=r.tok_s_decode,
+                )
+                for r in self._registry.residents.values()
+            ),
+        )
+
+
+def _harnesses(settings: NeuronSettings, machine: Machine) -> Mapping[str, Harness]:
+    del machine
+    return {
+        name: LlamaCppHarness(settings.harness.llamacpp)
+        for name in settings.harnesses
+        if name == "llamacpp"
+    }

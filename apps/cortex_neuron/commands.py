@@ -1,0 +1,182 @@
+"""The commands of `neuron`: run the daemon of this machine, and see what it would find.
+
+Settings, the server, device probing and rich are imported inside the commands: together they take
+longer to import than `neuron version` and shell completion may take to answer.
+"""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cortex_core import commands
+from cortex_core.commands import EXIT_CODES, SYSTEM_CONFIG, Exit, Failure, Listener, reporting
+
+if TYPE_CHECKING:
+    from cortex_core.settings import NeuronSettings
+    from cortex_core.wire import Device, DeviceHealth, Discovery
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="neuron",
+    help="The daemon on each machine: knows the hardware, runs inference.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+config_app = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="neuron.toml. Default: ./neuron.toml, then /etc/cortex/neuron.toml, then defaults.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@app.command(epilog=EXIT_CODES)
+@reporting
+def serve(
+    config: ConfigFile = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Instead of the configured port.")
+    ] = None,
+    exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
+) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
+    file = _find(config)
+    settings = _load(file, port)
+    with commands.needing("neuron"):
+        from cortex_neuron.app import serve as run_neuron
+
+    if exit_with_stdin:
+        commands.end_with_stdin()
+    remedy = f"set port in {file or 'neuron.toml'}, NEURON_PORT or --port"
+    with commands.listening((Listener(settings.host, settings.port, remedy),)):
+        run_neuron(settings, lambda: _load(file, port))
+
+
+@app.command(epilog=EXIT_CODES)
+@reporting
+def discover(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show the devices of this machine; 1 if there is none to run a model on."""
+    settings = _load(_find(config), None)
+    with commands.needing("neuron"):
+        from cortex_neuron.discovery import probe_machine
+
+    machine = probe_machine(settings.devices)
+    found, health = machine.discovery, machine.health
+    if as_json:
+        print(json.dumps({**found.model_dump(mode="json", exclude_none=True)}))
+    else:
+        _show(found, {one.index: one for one in health})
+    if not found.devices:
+        raise typer.Exit(int(Exit.UNWELL))
+
+
+@config_app.command(epilog=EXIT_CODES)
+@reporting
+def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Read the configuration as `serve` would; 2 if it cannot start, 1 if a part cannot work."""
+    file = _find(config)
+    try:
+        settings = _load(file, None)
+    except Failure as failure:
+        if as_json:
+            print(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
+        raise
+    findings = [
+        f"model_dirs: {folder}: no such folder"
+        for folder in settings.model_dirs
+        if not folder.is_dir()
+    ]
+    if as_json:
+        said = settings.model_dump(mode="json")
+        where = str(file) if file else None
+        print(
+            json.dumps({"ok": not findings, "file": where, "findings": findings, "settings": said})
+        )
+    else:
+        state = "not well" if findings else "ok"
+        print(
+            f"{file or 'built-in defaults'}: {state} (listens on {settings.host}:{settings.port}, "
+            f"default models: {len(settings.default_models)})"
+        )
+        for line in findings:
+            print(f"  {line}")
+    if findings:
+        raise typer.Exit(int(Exit.UNWELL))
+
+
+@app.command(epilog=EXIT_CODES)
+@reporting
+def version(as_json: AsJson = False) -> None:
+    """Print the version."""
+    here = {"version": commands.version(), "python": platform.python_version()}
+    print(json.dumps(here) if as_json else f"neuron {here['version']}")
+
+
+def _find(named: Path | None) -> Path | None:
+    return commands.find_config(named, "neuron.toml", here=Path.cwd(), system=SYSTEM_CONFIG)
+
+
+def _load(file: Path | None, port: int | None) -> "NeuronSettings":
+    """Return the settings of `file`, with `port` where one was given. Raises Failure."""
+    from cortex_core.loading import ConfigError
+    from cortex_core.settings import load_neuron_settings
+
+    try:
+        settings = load_neuron_settings(file, os.environ)
+    except ConfigError as error:
+        raise Failure(str(error), Exit.USAGE) from error
+    return settings if port is None else settings.model_copy(update={"port": port})
+
+
+def _show(found: "Discovery", health: "dict[int, DeviceHealth]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("DEVICE", "NAME", "TOTAL GiB", "USED", "FREE", "BUSY", "TEMP", "COMPUTE"):
+        table.add_column(heading)
+    for device in found.devices:
+        table.add_row(*(Text(cell) for cell in _cells(device, health.get(device.index))))
+    console.print(Text(f"{found.hostname}: {found.os}, kernel {found.kernel}"))
+    if found.driver_version or found.cuda_version:
+        console.print(
+            Text(f"driver {found.driver_version or '?'}, CUDA {found.cuda_version or '?'}")
+        )
+    if found.cuda_unavailable_reason:
+        console.print(Text(f"no CUDA: {found.cuda_unavailable_reason}"))
+    console.print(table if found.devices else Text("no device to run a model on"))
+    console.print(Text(f"harnesses: {', '.join(found.harnesses) or 'none'}"))
+
+
+def _cells(device: "Device", now: "DeviceHealth | None") -> tuple[str, ...]:
+    busy, temp = (now.utilization_pct, now.temp_c) if now else (None, None)
+    return (
+        f"{device.kind} {device.index}",
+        device.name,
+        _gib(device.vram_total_mb),
+        _gib(now.vram_used_mb if now else None),
+        _gib(now.vram_free_mb if now else None),
+        "?" if busy is None else f"{busy:.0f} %",
+        "?" if temp is None else f"{temp:.0f} °C",
+        device.compute_capability or "-",
+    )
+
+
+def _gib(mib: int | None) -> str:
+    return "?" if mib is None else f"{mib / 1024:.1f}"

@@ -1,0 +1,425 @@
+"""The one writer of what is on this node: loads, evictions, unloads, crashes.
+
+Everything that changes the set of residents happens here, on one event loop, with no await between a
+check and what follows from it. That is the load gate of every model id: N callers, one load. Memory is
+promised and victims are marked in one step, so a load that does not fit has touched nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from cortex_core.errors import (
+    ApiError,
+    InsufficientVram,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    ShuttingDown,
+    Unavailable,
+)
+from cortex_core.settings import AdmissionSettings, NeuronTimeouts
+from cortex_core.wire import LoadAnswer, LoadRequest, ModelInfo, Progress
+from cortex_neuron.admission import Admission
+from cortex_neuron.harness import Engine
+from cortex_neuron.ledger import Ledger
+from cortex_neuron.resident import Resident
+from cortex_router import Device, Fit, NoFit, Node, Profile, Replica, Rules, Status, place
+
+log = structlog.get_logger()
+
+#: A load that is decided this fast is answered at once, also to callers that do not wait.
+DECIDE_SECS = 2.0
+#: A failed model stays listed for so long, so that everybody who waited sees why.
+FAILED_ROW_SECS = 30.0
+CRASHES_BEFORE_GIVING_UP = 5
+CRASH_WINDOW_SECS = 600.0
+RESTART_DELAY_SECS = 0.25
+
+
+class Prepared(Protocol):
+    """A model whose files are here and read: what it needs, and how to start it."""
+
+    required_mb: int
+    capabilities: tuple[str, ...]
+
+    async def start(self, devices: tuple[int, ...]) -> Engine:
+        """Start the engine; raises an ApiError when it cannot."""
+
+
+class Workshop(Protocol):
+    """What the registry needs from the world: files, engines and readings."""
+
+    def harness_for(self, request: LoadRequest) -> str:
+        """Return the harness's name. Raises InvalidRequest when there is none."""
+
+    async def prepare(
+        self, request: LoadRequest, report: Callable[[Progress], None]
+    ) -> Prepared:
+        """Fetch and read the model. Raises PreflightFailed."""
+
+    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, int]:
+        """Return what each engine holds in MiB, after refreshing the ledger's reading."""
+
+
+class Registry:
+    """The models of this node."""
+
+    def __init__(
+        self,
+        *,
+        workshop: Workshop,
+        ledger: Ledger,
+        devices: tuple[Device, ...],
+        admission: AdmissionSettings,
+        timeouts: NeuronTimeouts,
+    ) -> None:
+        self._workshop = workshop
+        self._ledger = ledger
+        self._devices = devices
+        self._admission = admission
+        self._timeouts = timeouts
+        self._residents: dict[str, Resident] = {}
+        self._changed: Callable[[], None] = lambda: None
+        self._closing = False
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after every change."""
+        self._changed = changed
+
+    @property
+    def residents(self) -> Mapping[str, Resident]:
+        """Every model that is here or on its way, by id."""
+        return self._residents
+
+    def engines(self) -> dict[str, Engine]:
+        """Return the engines that run, by model id."""
+        return {r.id: r.engine for r in self._residents.values() if r.engine is not None}
+
+    def rows(self) -> list[ModelInfo]:
+        """Return the rows of every resident, by id."""
+        return [self._residents[model].row() for model in sorted(self._residents)]
+
+    def serving(self, model: str) -> tuple[Resident, Engine]:
+        """Return the loaded model and its engine. Raises 503 while it arrives, 404 otherwise."""
+        resident = self._residents.get(model)
+        if resident is None or resident.status is Status.FAILED:
+            raise ModelNotFound(
+                f"the model {model!r} is not loaded on this node; POST /models/load first",
+                param="model",
+            )
+        if resident.status is not Status.LOADED or resident.engine is None:
+            raise Unavailable(
+                f"the model {model!r} is {resident.status.value} on this node", retry_after_secs=2
+            )
+        return resident, resident.engine
+
+    async def load(self, request: LoadRequest) -> LoadAnswer:
+        """Bring a model up, or join whoever is doing so. Raises the ApiError that stopped it."""
+        resident = self._residents.get(request.model_id)
+        while resident is not None and resident.status is Status.UNLOADING:
+            await resident.gone.wait()
+            resident = self._residents.get(request.model_id)
+        if resident is None or resident.status is Status.FAILED:
+            resident = self._begin(request)
+        if request.wait:
+            await resident.arrived.wait()
+        elif not resident.decided.is_set():
+            try:
+                async with asyncio.timeout(DECIDE_SECS):
+                    await resident.decided.wait()
+            except TimeoutError:
+                pass
+        if resident.failure is not None:
+            raise resident.failure
+        if resident.status is Status.LOADED:
+            return LoadAnswer(status="loaded")
+        return LoadAnswer(status="loading", progress=resident.progress)
+
+    async def unload(self, model: str, drain_secs: float) -> None:
+        """Let requests end for `drain_secs`, then stop the engine. Raises ModelNotFound."""
+        resident = self._residents.get(model)
+        if resident is None:
+            raise ModelNotFound(f"the model {model!r} is not loaded on this node", param="model_id")
+        if resident.status is Status.UNLOADING:
+            await resident.gone.wait()
+            return
+        self._leave(resident, drain_secs)
+        await resident.gone.wait()
+
+    async def close(self, drain_secs: float) -> None:
+        """Unload everything; loads in progress are abandoned."""
+        self._closing = True
+        for resident in list(self._residents.values()):
+            if resident.status is not Status.UNLOADING:
+                self._leave(resident, drain_secs)
+        waits = [resident.gone.wait() for resident in self._residents.values()]
+        if waits:
+            limit = drain_secs + self._timeouts.unload + 5
+            await asyncio.wait([asyncio.ensure_future(one) for one in waits], timeout=limit)
+
+    def _begin(self, request: LoadRequest) -> Resident:
+        """Enter a model and start bringing it up. No await: this is the gate."""
+        if self._closing:
+            raise ShuttingDown("this node is shutting down")
+        resident = Resident(
+            request=request,
+            harness=self._workshop.harness_for(request),
+            admission=Admission(
+                max_in_flight=self._admission.max_in_flight or 1,
+                max_queue_depth=self._admission.max_queue_depth,
+                max_wait_secs=self._admission.max_wait_secs,
+                changed=self._changed,
+            ),
+            progress=Progress(phase="queued", started_at=time.time()),
+        )
+        self._residents[request.model_id] = resident
+        resident.task = asyncio.create_task(self._live(resident))
+        self._changed()
+        return resident
+
+    async def _live(self, resident: Resident) -> None:
+        """The whole life of one model, from the request for it to its end."""
+        try:
+            prepared = await self._bring_up(resident)
+            await self._keep_up(resident, prepared)
+        except ApiError as error:
+            await self._stop_engine(resident)
+            self._failed(resident, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a task's last resort: nobody may wait for ever
+            log.error("model.crashed", model=resident.id, exc_info=error)
+            await self._stop_engine(resident)
+            self._failed(resident, InternalError("loading failed inside the node; see its log"))
+        finally:
+            if resident.status is not Status.FAILED and resident.status is not Status.UNLOADING:
+                self._failed(resident, ShuttingDown("the load was abandoned"))
+        await asyncio.sleep(FAILED_ROW_SECS)
+        if self._residents.get(resident.id) is resident:
+            del self._residents[resident.id]
+            self._changed()
+
+    async def _bring_up(self, resident: Resident) -> Prepared:
+        started = time.perf_counter()
+
+        def report(progress: Progress) -> None:
+            resident.progress = progress
+            self._changed()
+
+        resident.status = Status.LOADING
+        prepared = await self._workshop.prepare(resident.request, report)
+        resident.capabilities = prepared.capabilities
+        resident.required_mb = resident.request.vram_mb or prepared.required_mb
+        await self._workshop.measure(self.engines())
+        leaving = self._reserve(resident)
+        resident.decided.set()
+        report(Progress(phase="loading", started_at=time.time()))
+        for victim in leaving:
+            await victim.gone.wait()
+        await self._start(resident, prepared)
+        log.info(
+            "model.loaded",
+            model=resident.id,
+            devices=list(resident.devices),
+            used_mb=resident.used_mb,
+            evicted=[victim.id for victim in leaving],
+            elapsed_secs=round(time.perf_counter() - started, 3),
+        )
+        return prepared
+
+    async def _start(self, resident: Resident, prepared: Prepared) -> None:
+        engine = await prepared.start(resident.devices)
+        resident.engine = engine
+        used = (await self._workshop.measure({resident.id: engine})).get(resident.id)
+        self._ledger.settle(resident.id, used)
+        resident.used_mb = used
+        resident.context = engine.context
+        resident.admission.max_in_flight = self._admission.max_in_flight or engine.slots
+        resident.progress = None
+        resident.status = Status.LOADED
+        resident.arrived.set()
+        self._changed()
+
+    def _reserve(self, resident: Resident) -> list[Resident]:
+        """Choose devices, promise memory and mark victims: one step, no await in it.
+
+        The caller's `evict` is its permission, not an order: who is busy stays, and nobody leaves who
+        need not.
+        """
+        assert resident.required_mb is not None  # noqa: S101  # set by the only caller
+        request = resident.request
+        wanted = request.devices
+        count = len(wanted) if wanted else request.tensor_parallel or 1
+        if request.tensor_parallel and wanted and len(wanted) != request.tensor_parallel:
+            raise InvalidRequest(
+                f"tensor_parallel is {request.tensor_parallel}, but {len(wanted)} devices are named",
+                param="devices",
+            )
+        profile = Profile(
+            id=resident.id, size_mb=resident.required_mb, min_devices=count, priority=0
+        )
+        allowed = {
+            model: Profile(id=model, priority=0 if model in request.evict else 1)
+            for model in self._residents
+        }
+        picture = self._picture(resident)
+        placement = place(
+            picture, profile, allowed, Rules(), time.time(), only_devices=wanted
+        )
+        match placement:
+            case NoFit(reason=reason, detail=detail):
+                raise self._no_room(resident, reason, detail, wanted, count)
+            case Fit(devices=devices, evict=evict):
+                names = [victim.model for victim in evict]
+        self._ledger.reserve(
+            resident.id, devices, resident.required_mb, leaving=names, evictable=self._evictable()
+        )
+        resident.devices = devices
+        victims = [self._residents[name] for name in names]
+        for victim in victims:
+            self._leave(victim, drain_secs=0)
+        return victims
+
+    def _no_room(
+        self,
+        resident: Resident,
+        reason: str,
+        detail: str,
+        wanted: tuple[int, ...] | None,
+        count: int,
+    ) -> ApiError:
+        assert resident.required_mb is not None  # noqa: S101  # set by the only caller
+        known = [d.index for d in self._devices]
+        if wanted and (missing := [index for index in wanted if index not in known]):
+            return InvalidRequest(f"this node has no device {missing[0]}", param="devices")
+        rooms = {index: self._ledger.room_mb(index) for index in wanted or known}
+        per_device = [
+            {
+                "index": d.index,
+                "needed_mb": -(-resident.required_mb // count),
+                "free_mb": self._ledger.free_mb(d.index),
+                "reserved_mb": self._ledger.reserved_mb(d.index),
+                "total_mb": d.total_mb,
+            }
+            for d in self._devices
+            if d.index in rooms
+        ]
+        return InsufficientVram(
+            f"{resident.id!r} does not fit: {detail}",
+            extra={
+                "reason": reason,
+                "needed_mb": resident.required_mb,
+                "free_mb": max((room for room in rooms.values() if room is not None), default=0),
+                "per_device": per_device,
+                "evictable": self._evictable(),
+            },
+        )
+
+    def _evictable(self) -> list[str]:
+        return sorted(
+            r.id
+            for r in self._residents.values()
+            if r.status is Status.LOADED
+            and r.admission.in_flight + r.admission.queue_depth == 0
+        )
+
+    def _picture(self, incoming: Resident) -> Node:
+        """Return this node as the router's pure functions see it."""
+        replicas = tuple(
+            Replica(
+                model=r.id,
+                status=r.status,
+                devices=r.devices,
+                used_mb=held.share_mb * len(held.devices),
+                in_flight=r.admission.in_flight,
+                queued=r.admission.queue_depth,
+                last_used=r.last_used,
+            )
+            for r in self._residents.values()
+            if r is not incoming and (held := self._ledger.held.get(r.id)) is not None
+        )
+        devices = tuple(
+            Device(index=d.index, total_mb=d.total_mb, free_mb=self._ledger.room_mb(d.index))
+            for d in self._devices
+        )
+        return Node(name="self", healthy=True, devices=devices, replicas=replicas)
+
+    async def _keep_up(self, resident: Resident, prepared: Prepared) -> None:
+        """Watch the engine; when it dies start it again, with pauses, until it dies too often."""
+        while True:
+            assert resident.engine is not None  # noqa: S101  # loaded
+            reason = await resident.engine.wait()
+            now = time.monotonic()
+            resident.crashes = [at for at in resident.crashes if now - at < CRASH_WINDOW_SECS]
+            resident.crashes.append(now)
+            log.error(
+                "engine.crashed", model=resident.id, reason=reason, crashes=len(resident.crashes)
+            )
+            if len(resident.crashes) >= CRASHES_BEFORE_GIVING_UP:
+                raise Unavailable(f"the engine of {resident.id!r} keeps crashing", code="engine_crashed")
+            resident.engine = None
+            resident.status = Status.RECOVERING
+            self._changed()
+            await asyncio.sleep(RESTART_DELAY_SECS * 4 ** (len(resident.crashes) - 1))
+            await self._start(resident, prepared)
+            log.info("engine.recovered", model=resident.id)
+
+    async def _stop_engine(self, resident: Resident) -> None:
+        engine, resident.engine = resident.engine, None
+        if engine is not None:
+            await engine.stop(self._timeouts.unload)
+
+    def _failed(self, resident: Resident, error: ApiError) -> None:
+        log.warning("model.failed", model=resident.id, code=error.code, error=error.message)
+        resident.failure = error
+        resident.status = Status.FAILED
+        resident.engine = None
+        resident.progress = None
+        resident.used_mb = None
+        self._ledger.release(resident.id)
+        resident.admission.close(Unavailable(f"the model {resident.id!r} failed on this node"))
+        for event in (resident.decided, resident.arrived, resident.gone):
+            event.set()
+        self._changed()
+
+    def _leave(self, resident: Resident, drain_secs: float) -> None:
+        """Mark a model as leaving and start to take it down."""
+        resident.status = Status.UNLOADING
+        resident.admission.close(
+            Unavailable(f"the model {resident.id!r} is being unloaded", retry_after_secs=1)
+        )
+        self._changed()
+        living = resident.task
+        resident.task = asyncio.create_task(self._take_down(resident, living, drain_secs))
+
+    async def _take_down(
+        self, resident: Resident, living: asyncio.Task[None] | None, drain_secs: float
+    ) -> None:
+        try:
+            if drain_secs > 0:
+                try:
+                    async with asyncio.timeout(drain_secs):
+                        await resident.admission.emptied()
+                except TimeoutError:
+                    log.warning(
+                        "unload.cut", model=resident.id, in_flight=resident.admission.in_flight
+                    )
+            if living is not None:
+                living.cancel()
+                await asyncio.wait([living])
+            await self._stop_engine(resident)
+        finally:
+            self._ledger.release(resident.id)
+            if self._residents.get(resident.id) is resident:
+                del self._residents[resident.id]
+            resident.failure = resident.failure or Unavailable(
+                f"the model {resident.id!r} was unloaded", retry_after_secs=1
+            )
+            for event in (resident.decided, resident.arrived, resident.gone):
+                event.set()
+            log.info("model.unloaded", model=resident.id)
+            self._changed()

@@ -1,0 +1,236 @@
+"""Every route of the node, in one table. Control routes read what is in memory and answer at once."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import structlog
+from orjson import JSONDecodeError, loads
+from pydantic import BaseModel, ValidationError
+from sanic import HTTPResponse, Request, Sanic
+
+from cortex_core import __version__
+from cortex_core.errors import InvalidRequest, ModelNotFound
+from cortex_core.wire import Discovery, Health, LoadRequest, ModelInfo, UnloadRequest
+from cortex_dialects import BadFront, Front, read_front
+from cortex_neuron import proxying
+from cortex_neuron.journal import Journal
+from cortex_neuron.llamacpp.tokenizer import Tokenizers
+from cortex_neuron.metrics import CONTENT_TYPE, Metrics
+from cortex_neuron.registry import Registry
+from cortex_neuron.resident import Resident
+from cortex_neuron.workshop import NodeWorkshop
+from cortex_uplink import ConnectFailed, Uplink, UplinkError
+from cortex_uplink.serving import Gate, answer, request_id
+
+log = structlog.get_logger()
+
+KEEP_ALIVE_SECS = 1.0
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeApi:
+    """Everything the routes work with."""
+
+    discovery: Discovery
+    health: Callable[[], Health]
+    rows: Callable[[], list[ModelInfo]]
+    registry: Registry
+    workshop: NodeWorkshop
+    tokenizers: Tokenizers
+    journal: Journal
+    uplink: Uplink
+    metrics: Metrics
+    gate: Gate
+
+    def add_to(self, app: Sanic[Any, Any]) -> None:
+        """Add the routes to `app`."""
+        app.add_route(self.get_discovery, "/discovery")
+        app.add_route(self.get_health, "/health")
+        app.add_route(self.get_models, "/models")
+        app.add_route(self.follow_events, "/events")
+        app.add_route(self.load, "/models/load", methods=["POST"])
+        app.add_route(self.unload, "/models/unload", methods=["POST"])
+        app.add_route(self.endpoint, "/models/<model:path>/endpoint")
+        app.add_route(self.capabilities, "/models/<model:path>/capabilities")
+        app.add_route(self.infer, "/v1/chat/completions", methods=["POST"], name="chat")
+        app.add_route(self.infer, "/v1/completions", methods=["POST"], name="completions")
+        app.add_route(self.embed, "/v1/embeddings", methods=["POST"])
+        app.add_route(self.tokenize, "/tokenize", methods=["POST"])
+        app.add_route(self.version, "/version")
+        app.add_route(self.exposition, "/metrics")
+
+    async def get_discovery(self, _: Request) -> HTTPResponse:
+        """`GET /discovery`."""
+        return answer(self.discovery.model_dump(mode="json"))
+
+    async def get_health(self, _: Request) -> HTTPResponse:
+        """`GET /health`."""
+        return answer(self.health().model_dump(mode="json", exclude_none=True))
+
+    async def get_models(self, _: Request) -> HTTPResponse:
+        """`GET /models`: a bare array."""
+        return answer([row.model_dump(mode="json", exclude_none=True) for row in self.rows()])
+
+    async def follow_events(self, request: Request) -> None:
+        """`GET /events`."""
+        response = await request.respond(
+            content_type="text/event-stream; charset=utf-8", headers={"cache-control": "no-cache"}
+        )
+        last = request.headers.get("last-event-id")
+        async for frame in self.journal.follow(last, KEEP_ALIVE_SECS):
+            await response.send(frame)
+
+    async def load(self, request: Request) -> HTTPResponse:
+        """`POST /models/load`."""
+        order = _body(request, LoadRequest)
+        result = await self.registry.load(order)
+        status = 200 if result.status == "loaded" else 202
+        return answer(result.model_dump(mode="json", exclude_none=True), status)
+
+    async def unload(self, request: Request) -> HTTPResponse:
+        """`POST /models/unload`."""
+        order = _body(request, UnloadRequest)
+        await self.registry.unload(order.model_id, order.drain_secs)
+        return answer({"status": "unloaded"})
+
+    async def endpoint(self, request: Request, model: str) -> HTTPResponse:
+        """`GET /models/{id}/endpoint`: this node's own address, as the caller reached it."""
+        self.registry.serving(unquote(model))
+        return answer({"url": f"{request.scheme}://{request.host}"})
+
+    async def capabilities(self, _: Request, model: str) -> HTTPResponse:
+        """`GET /models/{id}/capabilities`, from what is on this node, without loading anything."""
+        name = unquote(model)
+        known = next((row for row in self.rows() if row.id == name), None)
+        if known is None or not known.capabilities:
+            raise ModelNotFound(f"nothing on this node tells what {name!r} can do", param="model")
+        return answer({"capabilities": list(known.capabilities)})
+
+    async def version(self, _: Request) -> HTTPResponse:
+        """`GET /version`."""
+        return answer({"name": "neuron", "version": __version__, "boot_id": self.discovery.boot_id})
+
+    async def exposition(self, _: Request) -> HTTPResponse:
+        """`GET /metrics`."""
+        return HTTPResponse(self.metrics.exposition(self.rows(), self.health()), content_type=CONTENT_TYPE)
+
+    async def tokenize(self, request: Request) -> HTTPResponse:
+        """`POST /tokenize`: how many tokens a request's prompt has, by the model's own files."""
+        front = _front(request)
+        path = self.workshop.path_of(front.model)
+        if path is None:
+            raise ModelNotFound(f"the files of {front.model!r} are not on this node", param="model")
+        if not any(key in front.body for key in ("messages", "prompt", "input", "content")):
+            raise InvalidRequest("give 'messages', or text as 'prompt', 'input' or 'content'")
+        count = await self.tokenizers.count(path, front.model, request.body)
+        return answer({"model": front.model, "count": count})
+
+    async def infer(self, request: Request) -> HTTPResponse | None:
+        """`POST /v1/chat/completions` and `/v1/completions`."""
+        front = _front(request)
+        resident, _ = self.registry.serving(front.model)
+        async with self.gate.admit(), resident.admission.seat():
+            resident, engine = self.registry.serving(front.model)
+            measured = proxying.Measured()
+            try:
+                async with self.uplink.open(
+                    f"{engine.url}{request.path}",
+                    body=proxying.streaming_body(front),
+                    headers=_engine_headers(engine.headers),
+                ) as upstream:
+                    if upstream.status != 200:  # noqa: PLR2004
+                        raise await proxying.refused(upstream)
+                    if not front.stream:
+                        body = await proxying.fold(upstream, measured)
+                        return _whole(body, measured)
+                    response = await request.respond(
+                        content_type="text/event-stream; charset=utf-8",
+                        headers={"cache-control": "no-cache"},
+                    )
+                    async for chunk in proxying.relay(upstream, measured):
+                        await response.send(chunk)
+                    await response.eof()  # type: ignore[no-untyped-call]
+                    return None
+            except UplinkError as error:
+                log.warning(
+                    "engine.unreachable",
+                    request_id=request_id(request),
+                    model=front.model,
+                    error=str(error),
+                )
+                raise proxying.as_api_error(error) from error
+            finally:
+                self._used(resident, measured)
+
+    async def embed(self, request: Request) -> HTTPResponse:
+        """`POST /v1/embeddings`."""
+        front = _front(request)
+        resident, _ = self.registry.serving(front.model)
+        async with self.gate.admit(), resident.admission.seat():
+            resident, engine = self.registry.serving(front.model)
+            try:
+                status, raw = await proxying.whole_answer(
+                    self.uplink,
+                    f"{engine.url}{request.path}",
+                    body=request.body,
+                    headers=_engine_headers(engine.headers),
+                )
+            finally:
+                self._used(resident, None)
+            return HTTPResponse(raw, status=status, content_type="application/json")
+
+    def _used(self, resident: Resident, measured: proxying.Measured | None) -> None:
+        resident.last_used = time.time()
+        self.metrics.requests.labels(resident.id).inc()
+        if measured is None:
+            return
+        if (decode := measured.tokens_per_second) is not None:
+            resident.tok_s_decode = _average(resident.tok_s_decode, decode)
+        usage = measured.stream.usage if measured.stream else None
+        if usage is not None:
+            self.metrics.prompt_tokens.labels(resident.id).inc(usage.prompt)
+            self.metrics.completion_tokens.labels(resident.id).inc(usage.completion)
+            if measured.first_token_secs:
+                rate = usage.prompt / measured.first_token_secs
+                resident.tok_s_prefill = _average(resident.tok_s_prefill, rate)
+
+
+def _whole(body: dict[str, Any], measured: proxying.Measured) -> HTTPResponse:
+    response = answer(body)
+    if measured.first_token_secs is not None:
+        response.headers["x-neuron-ttft-ms"] = f"{measured.first_token_secs * 1000:.3f}"
+    return response
+
+
+def _average(before: float | None, value: float) -> float:
+    """Return an exponential mean that forgets most of what is ten requests old."""
+    return round(value if before is None else before + 0.3 * (value - before), 2)
+
+
+def _engine_headers(secret: Any) -> dict[str, str]:
+    return {"content-type": "application/json", **secret}
+
+
+def _front(request: Request) -> Front:
+    try:
+        return read_front(request.body)
+    except BadFront as error:
+        raise InvalidRequest(error.message, code=error.code, param=error.param) from error
+
+
+def _body(request: Request, model: type[_Body]) -> _Body:
+    """Return the body of a control request as `model`. Raises InvalidRequest."""
+    try:
+        value = loads(request.body)
+    except JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}", code="malformed_json") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        raise InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param) from None

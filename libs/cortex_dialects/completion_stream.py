@@ -1,0 +1,158 @@
+"""Read along in an OpenAI stream: tokens, usage, finish, without rebuilding what passes through.
+
+Only frames that can matter are parsed: those before the first token, and those that mention usage,
+a finish reason or an error. All others are forwarded as the bytes they were.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from orjson import dumps
+
+from cortex_dialects.sse import FrameSplitter, json_payload, payload
+
+DONE_FRAME = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts as the engine reported them; `cached` None means it did not say."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int | None = None
+
+    @classmethod
+    def parse(cls, value: Any) -> "Usage | None":
+        """Return the usage object of an answer or chunk, None when it is none."""
+        if not isinstance(value, dict):
+            return None
+        details = value.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return cls(
+            prompt=_count(value.get("prompt_tokens")) or 0,
+            completion=_count(value.get("completion_tokens")) or 0,
+            cached=_count(cached),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the OpenAI form."""
+        counts: dict[str, Any] = {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+        }
+        if self.cached is not None:
+            counts["prompt_tokens_details"] = {"cached_tokens": self.cached}
+        return counts
+
+
+class UsageChunk(Enum):
+    """What becomes of the closing usage chunk (the one whose `choices` are empty)."""
+
+    PASS = "pass"
+    WITHHOLD = "withhold"
+    ENSURE = "ensure"
+
+
+class CompletionStream:
+    """One stream of chat or text completion chunks, read along as it passes.
+
+    After it ended: `usage`, `finish_reason`, `done` ([DONE] was seen), `failure` (an error frame).
+    `first_token_seen` turns true with the first frame that carries generated text, thoughts or a
+    tool call: a role delta is not a token.
+    """
+
+    def __init__(self, usage_chunk: UsageChunk = UsageChunk.PASS) -> None:
+        self.usage: Usage | None = None
+        self.finish_reason: str | None = None
+        self.first_token_seen = False
+        self.done = False
+        self.failure: dict[str, Any] | None = None
+        self._usage_chunk = usage_chunk
+        self._usage_chunk_seen = False
+        self._head: dict[str, Any] = {}
+        self._frames = FrameSplitter()
+
+    @property
+    def complete(self) -> bool:
+        """The stream came to a proper end."""
+        return self.failure is None and (self.done or self.finish_reason is not None)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the bytes to forward for `chunk`: whole frames only, the rest is kept."""
+        out = [self._frame(frame) for frame in self._frames.feed(chunk)]
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def finish(self) -> bytes:
+        """Return the bytes left open when the stream ended."""
+        return self._frames.finish()
+
+    def _frame(self, frame: bytes) -> bytes:
+        if self.first_token_seen and not _matters(frame):
+            return frame
+        if payload(frame) == b"[DONE]":
+            self.done = True
+            return self._missing_usage() + frame
+        value = json_payload(frame)
+        if value is None:
+            return frame
+        return b"" if self._read(value) else frame
+
+    def _read(self, value: dict[str, Any]) -> bool:
+        """Take in one chunk; return whether it is to be withheld."""
+        if not self._head:
+            self._head = {k: value[k] for k in ("id", "created", "model", "object") if k in value}
+        if isinstance(value.get("error"), dict):
+            self.failure = value["error"]
+        choices = value.get("choices")
+        rows = [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+        for choice in rows:
+            if isinstance(reason := choice.get("finish_reason"), str):
+                self.finish_reason = reason
+            self.first_token_seen = self.first_token_seen or _has_token(choice)
+        if (usage := Usage.parse(value.get("usage"))) is not None:
+            self.usage = _merge(self.usage, usage) if self._usage_chunk_seen else usage
+            if choices == []:
+                self._usage_chunk_seen = True
+                return self._usage_chunk is UsageChunk.WITHHOLD
+        return False
+
+    def _missing_usage(self) -> bytes:
+        wanted = self._usage_chunk is UsageChunk.ENSURE and not self._usage_chunk_seen
+        if not wanted or self.usage is None:
+            return b""
+        return frame_of({**self._head, "choices": [], "usage": self.usage.as_json()})
+
+
+def frame_of(value: Any) -> bytes:
+    """Return `value` as one `data:` frame."""
+    return b"data: " + dumps(value) + b"\n\n"
+
+
+def _matters(frame: bytes) -> bool:
+    if b'"usage"' in frame or b'"error"' in frame or b"[DONE]" in frame:
+        return True
+    at = frame.find(b'"finish_reason"')
+    return at >= 0 and not frame[at + 15 : at + 22].lstrip(b": ").startswith(b"null")
+
+
+def _has_token(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return any(delta.get(key) for key in ("content", "reasoning_content", "tool_calls"))
+    return bool(choice.get("text"))
+
+
+def _merge(one: Usage | None, other: Usage) -> Usage:
+    """Add up the parallel answers of one prompt (`n` > 1): the prompt counts once."""
+    if one is None:
+        return other
+    return Usage(
+        prompt=other.prompt, completion=one.completion + other.completion, cached=other.cached
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

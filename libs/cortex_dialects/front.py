@@ -1,0 +1,70 @@
+"""The front of a request: the few fields that routing needs, checked, the rest left alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orjson import JSONDecodeError, dumps, loads
+
+
+class BadFront(Exception):
+    """The body cannot be routed; `code` and `param` say why."""
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """A parsed body and what matters of it. `wants_usage`: the client asked for the usage chunk."""
+
+    body: dict[str, Any]
+    model: str
+    stream: bool
+    wants_usage: bool
+
+
+def read_front(raw: bytes) -> Front:
+    """Return the front of a JSON request body. Raises BadFront."""
+    try:
+        body = loads(raw)
+    except JSONDecodeError as error:
+        raise BadFront(f"the body is not valid JSON: {error}", code="malformed_json") from None
+    if not isinstance(body, dict):
+        raise BadFront("the body must be a JSON object", code="invalid_request_body")
+    model = body.get("model")
+    if model is None:
+        raise BadFront(
+            "the field 'model' is missing; GET /v1/models lists what can be asked for",
+            code="missing_model_field",
+            param="model",
+        )
+    if not isinstance(model, str) or not model.strip():
+        raise BadFront(
+            "'model' must be a non-empty string", code="invalid_request_body", param="model"
+        )
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise BadFront(
+            "'stream' must be true or false", code="invalid_request_body", param="stream"
+        )
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise BadFront(
+            "'stream_options' must be an object",
+            code="invalid_request_body",
+            param="stream_options",
+        )
+    return Front(
+        body=body,
+        model=model,
+        stream=bool(stream),
+        wants_usage=bool(stream) and bool((options or {}).get("include_usage")),
+    )
+
+
+def with_fields(front: Front, **fields: Any) -> bytes:
+    """Return the body with `fields` replaced, as JSON bytes."""
+    return dumps({**front.body, **fields})

@@ -1,0 +1,226 @@
+"""The shell both daemons serve from: one Sanic app, our envelopes, a start, and a bounded end.
+
+Life of a daemon: bind, start background work, serve; on SIGTERM or SIGINT refuse new requests with
+503 and Retry-After, give those in flight `drain_secs` to end, cut the rest, close. SIGHUP calls
+`reload`. Listeners bind before anything slow begins, so that a warming daemon can be asked how it is.
+"""
+
+import asyncio
+import re
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import (
+    BadRequest,
+    HeaderExpectationFailed,
+    NotFound,
+    PayloadTooLarge,
+    SanicException,
+)
+from sanic.exceptions import MethodNotAllowed as SanicMethodNotAllowed
+
+from cortex_core.errors import (
+    ApiError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestTooLarge,
+    RouteNotFound,
+    ShuttingDown,
+    Unavailable,
+    envelope,
+    headers,
+)
+from cortex_core.settings import Address
+
+log = structlog.get_logger()
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NO_LIMIT_SECS = 86400
+
+
+@dataclass(slots=True)
+class Gate:
+    """Whether a daemon takes requests, and how many it is working on."""
+
+    draining: bool = False
+    in_flight: int = 0
+
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
+        """Count one request for as long as it lasts. Raises ShuttingDown while draining."""
+        if self.draining:
+            raise ShuttingDown("shutting down; ask again shortly")
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+
+def answer(value: Any, status: int = 200) -> HTTPResponse:
+    """Return `value` as a JSON response."""
+    return HTTPResponse(orjson.dumps(value), status=status, content_type="application/json")
+
+
+def error_answer(error: ApiError) -> HTTPResponse:
+    """Return `error` in its envelope: the only place where an error becomes a response."""
+    response = answer(envelope(error), error.status)
+    response.headers.update(headers(error))
+    return response
+
+
+def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
+    """Return a Sanic app with our envelopes on every failure and `x-request-id` on every answer."""
+    app: Sanic[Any, Any] = Sanic(f"{name}-{secrets.token_hex(4)}", configure_logging=False)
+    app.config.REQUEST_MAX_SIZE = request_max_mb * 1024 * 1024
+    app.config.RESPONSE_TIMEOUT = _NO_LIMIT_SECS
+    app.config.REQUEST_TIMEOUT = 120
+    app.config.KEEP_ALIVE_TIMEOUT = 75
+    app.config.ACCESS_LOG = False
+    app.config.FALLBACK_ERROR_FORMAT = "json"
+
+    @app.on_request
+    async def _name_request(request: Request) -> None:
+        request.ctx.request_id = request_id(request)
+
+    @app.on_response
+    async def _say_name(request: Request, response: HTTPResponse) -> None:
+        response.headers["x-request-id"] = request_id(request)
+
+    @app.exception(Exception)
+    async def _failed(request: Request, error: Exception) -> HTTPResponse:
+        return error_answer(as_api_error(request, error))
+
+    return app
+
+
+def request_id(request: Request) -> str:
+    """Return the client's own request id when it is a sane one, else one of ours."""
+    if (known := getattr(request.ctx, "request_id", None)) is not None:
+        return str(known)
+    theirs = request.headers.get("x-request-id", "")
+    request.ctx.request_id = (
+        theirs if _REQUEST_ID.fullmatch(theirs) else f"req-{secrets.token_hex(8)}"
+    )
+    return str(request.ctx.request_id)
+
+
+def as_api_error(request: Request, error: Exception) -> ApiError:
+    """Return `error` as one of ours, having logged it if it was not expected."""
+    match error:
+        case ApiError():
+            return error
+        case NotFound():
+            return RouteNotFound(f"there is no route {request.method} {request.path}")
+        case SanicMethodNotAllowed():
+            return MethodNotAllowed(f"{request.path} does not take {request.method}")
+        case PayloadTooLarge():
+            limit = request.app.config.REQUEST_MAX_SIZE // (1024 * 1024)
+            return RequestTooLarge(f"the body is larger than request_max_mb = {limit} MiB")
+        case BadRequest() | HeaderExpectationFailed():
+            return InvalidRequest(str(error))
+        case SanicException() if error.status_code == 503:  # noqa: PLR2004
+            return Unavailable("the server is not ready for this request")
+        case SanicException() if error.status_code < 500:  # noqa: PLR2004
+            return InvalidRequest(str(error) or "the request cannot be read")
+    log.error(
+        "request.crashed",
+        request_id=request_id(request),
+        method=request.method,
+        path=request.path,
+        exc_info=error,
+    )
+    return InternalError("something went wrong here; the operator's log has the details")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """An app and where it listens."""
+
+    app: Sanic[Any, Any]
+    address: Address
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    *,
+    gate: Gate,
+    drain_secs: float,
+    background: Callable[[], AbstractAsyncContextManager[None]],
+    reload: Callable[[], Awaitable[None]],
+    ready: Callable[[list[Address]], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises OSError when an address is taken."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    hangup = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    sockets = [_bind(one.address) for one in listeners]
+    servers = []
+    try:
+        for one, sock in zip(listeners, sockets, strict=True):
+            server = await one.app.create_server(
+                sock=sock, return_asyncio_server=True, asyncio_server_kwargs={"backlog": 1024}
+            )
+            assert server is not None  # noqa: S101  # asked for with return_asyncio_server
+            await server.startup()
+            await server.before_start()
+            await server.after_start()
+            servers.append(server)
+        async with background():
+            ready([Address(*sock.getsockname()[:2]) for sock in sockets])
+            reloader = asyncio.create_task(_reload_on(hangup, reload))
+            try:
+                await stop.wait()
+            finally:
+                reloader.cancel()
+            await _drain(gate, drain_secs)
+    finally:
+        for server in servers:
+            server.close()
+            for connection in list(server.connections or ()):
+                connection.abort()
+        for sock in sockets:
+            sock.close()
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(1024)
+        sock.setblocking(False)  # noqa: FBT003
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, error.strerror, str(address)) from error
+    return sock
+
+
+async def _reload_on(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        await reload()
+
+
+async def _drain(gate: Gate, drain_secs: float) -> None:
+    """Wait until nothing is in flight, at most `drain_secs`. New requests are refused meanwhile."""
+    gate.draining = True
+    deadline = asyncio.get_running_loop().time() + drain_secs
+    while gate.in_flight and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+    if gate.in_flight:
+        log.warning("drain.cut", in_flight=gate.in_flight, after_secs=drain_secs)

@@ -1,0 +1,129 @@
+"""`cortex config check`, `version` and what `serve` says before it starts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cortex_core.commands import Failure
+from cortex_gateway.cli.app import app
+from cortex_gateway.cli.configuration import load_configuration
+
+MODELS = '[[models]]\nid = "m"\npinned_on = ["nowhere"]\n'
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Return exit status, stdout and stderr of `cortex`."""
+    result = CliRunner(env=environment).invoke(app, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_good_configuration_is_ok(tmp_path: Path) -> None:
+    """What was counted is said, so that an empty file does not look like a full one."""
+    file = tmp_path / "cortex.toml"
+    file.write_text('[[neurons]]\nname = "a"\nendpoint = "http://a:1"\n')
+    code, out, _ = run("config", "check", "-c", str(file))
+
+    assert code == 0
+    assert "ok (neurons: 1, models: 0, aliases: 0)" in out
+    assert f"no {tmp_path / 'models.toml'}" in out
+
+
+def test_a_typo_names_the_nearest_key(tmp_path: Path) -> None:
+    """An unknown key is exit 2, on stderr and in the JSON."""
+    file = tmp_path / "cortex.toml"
+    file.write_text('[gateway]\nlissten = "127.0.0.1:1"\n')
+    code, out, err = run("config", "check", "-c", str(file), "--json")
+
+    assert code == 2
+    assert "did you mean 'listen'?" in err
+    assert json.loads(out) == {"ok": False, "errors": err.splitlines()}
+
+
+def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
+    """A typo in the environment stops the start as one in the file does."""
+    file = tmp_path / "cortex.toml"
+    file.write_text("")
+    code, _, err = run("config", "check", "-c", str(file), CORTEX_GATEWAY__LISSTEN="x")
+
+    assert code == 2
+    assert "lissten" in err
+
+
+@pytest.mark.parametrize("command", [("config", "check"), ("serve",)])
+def test_a_file_that_was_named_and_is_missing_is_an_error(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Built-in defaults are not what was asked for."""
+    code, _, err = run(*command, "-c", str(tmp_path / "gone.toml"))
+
+    assert code == 2
+    assert "gone.toml: no such file" in err
+
+
+def test_what_cannot_work_together_is_found(tmp_path: Path) -> None:
+    """A file may be valid and still pin a model to a node that is not there."""
+    (tmp_path / "models.toml").write_text(MODELS)
+    file = tmp_path / "cortex.toml"
+    file.write_text(
+        '[gateway]\nmetrics_listen = "127.0.0.1:31313"\n'
+        '[[neurons]]\nname = "a"\nendpoint = "http://a:1"\ntoken_file = "a.token"\n'
+    )
+    code, out, _ = run("config", "check", "-c", str(file), "--json")
+    said = json.loads(out)
+
+    assert code == 1
+    assert said["findings"] == [
+        f"neurons.a.token_file: {tmp_path / 'a.token'}: no such file",
+        "models.m.pinned_on: 'nowhere' is not among the neurons",
+        "gateway.metrics_listen: 127.0.0.1:31313 is gateway.listen already",
+    ]
+
+
+def test_a_catalogue_that_was_named_must_exist(tmp_path: Path) -> None:
+    """The default catalogue may be absent, a named one may not."""
+    file = tmp_path / "cortex.toml"
+    file.write_text('models_config = "models.toml"\n')
+
+    with pytest.raises(Failure, match=r"models\.toml: no such file"):
+        load_configuration(file, {})
+    with pytest.raises(Failure, match=r"other\.toml: no such file"):
+        load_configuration(None, {"CORTEX_MODELS_CONFIG": str(tmp_path / "other.toml")})
+
+
+def test_the_default_catalogue_lies_beside_the_file(tmp_path: Path) -> None:
+    """Not in the working directory, which a service does not choose."""
+    (tmp_path / "models.toml").write_text(MODELS)
+    file = tmp_path / "cortex.toml"
+    file.write_text("")
+    loaded = load_configuration(file, {})
+
+    assert [entry.id for entry in loaded.catalogue.models] == ["m"]
+    assert loaded.settings.models_config == tmp_path / "models.toml"
+    assert loaded.notes == ()
+
+
+def test_version_answers_without_the_heavy_modules() -> None:
+    """Completion and scripts call it often: no server, no rich, no settings are imported."""
+    program = (
+        "import sys\nfrom cortex_gateway.cli import main\nsys.argv = ['cortex', 'version']\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "heavy = {'sanic', 'rich', 'httpx', 'cortex_core.settings', 'urllib.request'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cortex ")
+
+
+def test_every_command_documents_its_exit_codes() -> None:
+    """A script's author reads --help, not the source."""
+    for command in ("", "serve", "up", "status", "models", "load", "unload", "version"):
+        out = run(*([command] if command else []), "--help", COLUMNS="200")[1]
+        assert "3 cortex cannot be reached" in out, command
