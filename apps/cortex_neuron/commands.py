@@ -8,17 +8,19 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cortex_core import commands
+from cortex_core import __version__, commands
 from cortex_core.commands import EXIT_CODES, SYSTEM_CONFIG, Exit, Failure, Listener, reporting
 
 if TYPE_CHECKING:
     from cortex_core.settings import NeuronSettings
-    from cortex_core.wire import Device, DeviceHealth, Discovery
+    from cortex_core.wire import Device, DeviceHealth
+    from cortex_neuron.discovery import Machine
 
 __all__ = ["app"]
 
@@ -63,7 +65,7 @@ def serve(
         commands.end_with_stdin()
     remedy = f"set port in {file or 'neuron.toml'}, NEURON_PORT or --port"
     with commands.listening((Listener(settings.host, settings.port, remedy),)):
-        run_neuron(settings, lambda: _load(file, port))
+        run_neuron(settings, lambda: _read(file, port))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -72,15 +74,15 @@ def discover(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the devices of this machine; 1 if there is none to run a model on."""
     settings = _load(_find(config), None)
     with commands.needing("neuron"):
-        from cortex_neuron.discovery import probe_machine
+        from cortex_neuron.discovery import probe_machine, read_devices
 
     machine = probe_machine(settings.devices)
-    found, health = machine.discovery, machine.health
+    now = {one.index: one for one in read_devices(machine, ())}
     if as_json:
-        print(json.dumps({**found.model_dump(mode="json", exclude_none=True)}))
+        print(json.dumps(_discovered(machine, now)))
     else:
-        _show(found, {one.index: one for one in health})
-    if not found.devices:
+        _show(machine, now)
+    if not machine.devices:
         raise typer.Exit(int(Exit.UNWELL))
 
 
@@ -122,7 +124,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 @reporting
 def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    here = {"version": commands.version(), "python": platform.python_version()}
+    here = {"version": __version__, "python": platform.python_version()}
     print(json.dumps(here) if as_json else f"neuron {here['version']}")
 
 
@@ -133,16 +135,41 @@ def _find(named: Path | None) -> Path | None:
 def _load(file: Path | None, port: int | None) -> "NeuronSettings":
     """Return the settings of `file`, with `port` where one was given. Raises Failure."""
     from cortex_core.loading import ConfigError
-    from cortex_core.settings import load_neuron_settings
 
     try:
-        settings = load_neuron_settings(file, os.environ)
+        return _read(file, port)
     except ConfigError as error:
         raise Failure(str(error), Exit.USAGE) from error
+
+
+def _read(file: Path | None, port: int | None) -> "NeuronSettings":
+    from cortex_core.settings import load_neuron_settings
+
+    settings = load_neuron_settings(file, os.environ)
     return settings if port is None else settings.model_copy(update={"port": port})
 
 
-def _show(found: "Discovery", health: "dict[int, DeviceHealth]") -> None:
+def _discovered(machine: "Machine", now: Mapping[int, "DeviceHealth"]) -> dict[str, Any]:
+    """Return what was found, as `/discovery` and `/health` say it; what is unknown is absent."""
+    known = {
+        "hostname": machine.hostname,
+        "os": machine.os,
+        "kernel": machine.kernel,
+        "cuda_version": machine.cuda_version,
+        "driver_version": machine.driver_version,
+        "cuda_unavailable_reason": machine.cuda_unavailable_reason,
+    }
+    devices = [
+        device.model_dump(mode="json", exclude_none=True)
+        | (now[device.index].model_dump(exclude_none=True) if device.index in now else {})
+        for device in machine.devices
+    ]
+    return {name: value for name, value in known.items() if value is not None} | {
+        "devices": devices
+    }
+
+
+def _show(machine: "Machine", now: Mapping[int, "DeviceHealth"]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -151,17 +178,16 @@ def _show(found: "Discovery", health: "dict[int, DeviceHealth]") -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("DEVICE", "NAME", "TOTAL GiB", "USED", "FREE", "BUSY", "TEMP", "COMPUTE"):
         table.add_column(heading)
-    for device in found.devices:
-        table.add_row(*(Text(cell) for cell in _cells(device, health.get(device.index))))
-    console.print(Text(f"{found.hostname}: {found.os}, kernel {found.kernel}"))
-    if found.driver_version or found.cuda_version:
+    for device in machine.devices:
+        table.add_row(*(Text(cell) for cell in _cells(device, now.get(device.index))))
+    console.print(Text(f"{machine.hostname}: {machine.os}, kernel {machine.kernel}"))
+    if machine.driver_version:
         console.print(
-            Text(f"driver {found.driver_version or '?'}, CUDA {found.cuda_version or '?'}")
+            Text(f"driver {machine.driver_version}, CUDA {machine.cuda_version or 'unknown'}")
         )
-    if found.cuda_unavailable_reason:
-        console.print(Text(f"no CUDA: {found.cuda_unavailable_reason}"))
-    console.print(table if found.devices else Text("no device to run a model on"))
-    console.print(Text(f"harnesses: {', '.join(found.harnesses) or 'none'}"))
+    if machine.cuda_unavailable_reason:
+        console.print(Text(f"no CUDA: {machine.cuda_unavailable_reason}"))
+    console.print(table if machine.devices else Text("no device to run a model on"))
 
 
 def _cells(device: "Device", now: "DeviceHealth | None") -> tuple[str, ...]:

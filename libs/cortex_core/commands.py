@@ -67,16 +67,6 @@ def reporting(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return reported
 
 
-def version() -> str:
-    """Return the version of the installed distribution; `0+source` from a bare checkout."""
-    from importlib import metadata  # costs more than everything else here
-
-    try:
-        return metadata.version("cortex")
-    except metadata.PackageNotFoundError:
-        return "0+source"
-
-
 def find_config(named: Path | None, name: str, *, here: Path, system: Path) -> Path | None:
     """Return the file to read: the one that was named, else `name` in `here`, else in `system`.
 
@@ -134,7 +124,12 @@ def explain_listen_error(error: OSError, listeners: tuple[Listener, ...]) -> str
     reason = reasons.get(error.errno or 0)
     if reason is None:
         return None
-    guilty = [one for one in listeners if bind_error(one.host, one.port)] or list(listeners)
+    # The error of a daemon names the address; another one may not, so look who is refused now.
+    guilty = (
+        [one for one in listeners if _address(one) == error.filename]
+        or [one for one in listeners if bind_error(one.host, one.port)]
+        or list(listeners)
+    )
     return "\n".join(f"{_address(one)} {reason}.{_advice(error, one)}" for one in guilty)
 
 

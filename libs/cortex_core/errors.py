@@ -14,6 +14,7 @@ ApiError                        abstract: status, type, code, and whether trying
 ├── UpstreamMalformed    502    the node or the engine answered nonsense
 ├── UpstreamUnreachable  503    the node or the engine went away before it answered
 ├── Unavailable          503    it could work, not now
+│   └── EngineStartFailed 503   neuron: the engine did not come up; its log has the detail
 ├── QueueFull            503    the replica's queue is full, or the wait in it was too long
 ├── ShuttingDown         503    this daemon is draining
 └── UpstreamTimeout      504    the node or the engine stayed silent for too long
@@ -158,6 +159,13 @@ class Unavailable(ApiError):
     status, type = 503, "api_error"
     default_code = "service_unavailable"
     default_retry_after_secs = 5
+
+
+class EngineStartFailed(Unavailable):
+    """The engine's process did not come up, though nothing is known to be wrong with the files."""
+
+    default_code = "engine_start_failed"
+    default_retry_after_secs = 15
 
 
 class QueueFull(ApiError):

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cortex_core.commands import Exit, Failure
-from cortex_core.loading import ConfigError
 from cortex_core.settings import (
     Catalogue,
     CortexSettings,
@@ -25,24 +23,21 @@ class Configuration:
 
 
 def load_configuration(file: Path | None, environment: Mapping[str, str]) -> Configuration:
-    """Return the configuration of `file` and `CORTEX_*` variables. Raises Failure.
+    """Return the configuration of `file` and `CORTEX_*` variables. Raises ConfigError.
 
     A catalogue that was named must exist. The default one, `models.toml` beside `file`, may be
     absent: a cortex without it serves what its neurons have.
     """
-    try:
-        settings = load_cortex_settings(file, environment)
-        if "models_config" in settings.model_fields_set:
-            return Configuration(
-                file=file, settings=settings, catalogue=load_catalogue(settings.models_config)
-            )
-        folder = file.parent.resolve() if file else Path.cwd()
-        beside = folder / settings.models_config
-        settings = settings.model_copy(update={"models_config": beside})
-        if beside.is_file():
-            return Configuration(file=file, settings=settings, catalogue=load_catalogue(beside))
-    except ConfigError as error:
-        raise Failure(str(error), Exit.USAGE) from error
+    settings = load_cortex_settings(file, environment)
+    if "models_config" in settings.model_fields_set:
+        return Configuration(
+            file=file, settings=settings, catalogue=load_catalogue(settings.models_config)
+        )
+    folder = file.parent.resolve() if file else Path.cwd()
+    beside = folder / settings.models_config
+    settings = settings.model_copy(update={"models_config": beside})
+    if beside.is_file():
+        return Configuration(file=file, settings=settings, catalogue=load_catalogue(beside))
     note = f"no {beside}: the catalogue is empty, only what neurons already hold is served"
     return Configuration(file=file, settings=settings, catalogue=Catalogue(), notes=(note,))
 

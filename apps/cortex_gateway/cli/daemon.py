@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cortex_core import commands
-from cortex_core.commands import SYSTEM_CONFIG, Exit, Listener
+from cortex_core import __version__, commands
+from cortex_core.commands import SYSTEM_CONFIG, Exit, Failure, Listener
 
 if TYPE_CHECKING:
     from cortex_core.settings import Catalogue, CortexSettings
@@ -42,9 +42,10 @@ def serve(
         print(f"cortex: {note}", file=sys.stderr)
     with commands.needing("gateway"):
         from cortex_gateway.app import serve as run_gateway
+    from cortex_gateway.cli.configuration import load_configuration
 
     def reload() -> "tuple[CortexSettings, Catalogue]":
-        again = _load(loaded.file)
+        again = load_configuration(loaded.file, os.environ)
         return again.settings, again.catalogue
 
     if exit_with_stdin:
@@ -88,7 +89,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     try:
         loaded = _load(config)
-    except commands.Failure as failure:
+    except Failure as failure:
         if as_json:
             print(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
         raise
@@ -110,16 +111,20 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    here = {"version": commands.version(), "python": platform.python_version()}
+    here = {"version": __version__, "python": platform.python_version()}
     print(json.dumps(here) if as_json else f"cortex {here['version']}")
 
 
 def _load(named: Path | None) -> "Configuration":
+    from cortex_core.loading import ConfigError
     from cortex_gateway.cli.configuration import load_configuration
 
     here = Path.cwd()
     file = commands.find_config(named, "cortex.toml", here=here, system=SYSTEM_CONFIG)
-    return load_configuration(file, os.environ)
+    try:
+        return load_configuration(file, os.environ)
+    except ConfigError as error:
+        raise Failure(str(error), Exit.USAGE) from error
 
 
 def _listeners(loaded: "Configuration") -> tuple[Listener, ...]:

@@ -13,9 +13,7 @@ from cortex_gateway.cli.showing import console, megabytes, plain
 class Show(Protocol):
     """Report how far something is; `done` and `total` bytes are None where they are not known."""
 
-    def __call__(
-        self, name: str, phase: str, done: int | None, total: int | None, /
-    ) -> None:
+    def __call__(self, name: str, phase: str, done: int | None, total: int | None, /) -> None:
         """Take in the latest."""
 
 
@@ -55,9 +53,7 @@ class _Bar:
         self._bars = bars
         self._task = bars.add_task("", total=None, amount="")
 
-    def __call__(
-        self, name: str, phase: str, done: int | None, total: int | None, /
-    ) -> None:
+    def __call__(self, name: str, phase: str, done: int | None, total: int | None, /) -> None:
         # Columns show text as it is, so only control characters have to go.
         self._bars.update(
             self._task,
@@ -75,9 +71,7 @@ class _Lines:
         self._screen = screen
         self._said: set[tuple[str, str, int]] = set()
 
-    def __call__(
-        self, name: str, phase: str, done: int | None, total: int | None, /
-    ) -> None:
+    def __call__(self, name: str, phase: str, done: int | None, total: int | None, /) -> None:
         tenth = 10 * (done or 0) // total if total else 0
         if (name, phase, tenth) in self._said:
             return

@@ -1,6 +1,7 @@
 """`cortex config check`, `version` and what `serve` says before it starts."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cortex_core.commands import Failure
+from cortex_core.loading import ConfigError
 from cortex_gateway.cli.app import app
 from cortex_gateway.cli.configuration import load_configuration
 
@@ -88,9 +89,9 @@ def test_a_catalogue_that_was_named_must_exist(tmp_path: Path) -> None:
     file = tmp_path / "cortex.toml"
     file.write_text('models_config = "models.toml"\n')
 
-    with pytest.raises(Failure, match=r"models\.toml: no such file"):
+    with pytest.raises(ConfigError, match=r"models\.toml: no such file"):
         load_configuration(file, {})
-    with pytest.raises(Failure, match=r"other\.toml: no such file"):
+    with pytest.raises(ConfigError, match=r"other\.toml: no such file"):
         load_configuration(None, {"CORTEX_MODELS_CONFIG": str(tmp_path / "other.toml")})
 
 
@@ -127,3 +128,24 @@ def test_every_command_documents_its_exit_codes() -> None:
     for command in ("", "serve", "up", "status", "models", "load", "unload", "version"):
         out = run(*([command] if command else []), "--help", COLUMNS="200")[1]
         assert "3 cortex cannot be reached" in out, command
+
+
+def test_a_busy_port_is_a_sentence(tmp_path: Path) -> None:
+    """The port, who to look for, and the setting to change; no trace."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file = tmp_path / "cortex.toml"
+        file.write_text(f'[gateway]\nlisten = "127.0.0.1:0"\nmetrics_listen = "127.0.0.1:{port}"\n')
+        done = subprocess.run(
+            [sys.executable, "-m", "cortex_gateway", "serve", "-c", str(file)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} is already in use" in done.stderr
+    assert f"set [gateway] metrics_listen in {file}" in done.stderr
+    assert "the catalogue is empty" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,126 @@
+"""The child process that runs one GGUF model: `python -m cortex_neuron.llamacpp.engine`.
+
+It imports nothing of ours and little else: each model pays for what is loaded here. The rules it
+keeps are those of `cortex_neuron.engine_process`.
+"""
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any, BinaryIO
+
+_PR_SET_PDEATHSIG = 1
+_SPARE_HTTP_THREADS = 8
+_WARNINGS = 2
+
+
+def main() -> None:
+    """Load the model that stdin names, say so, and serve until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    events = _take_stdout()
+    task = json.loads(sys.stdin.buffer.readline() or b"{}")
+    if not task or os.getppid() != task["parent_pid"]:
+        return  # The daemon went away before the kernel knew whom to watch.
+    watcher = threading.Thread(target=_leave_with_stdin, name="leave-with-stdin", daemon=True)
+    watcher.start()
+    try:
+        server, answer = _serve(task)
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        _say(events, {"event": "failed", "error": str(error)})
+        os._exit(1)
+    _say(events, {"event": "ready", **answer})
+    watcher.join()
+    del server
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the daemon dies, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _take_stdout() -> BinaryIO:
+    """Return stdout for our events alone: whatever llama.cpp prints goes to stderr from now on."""
+    events = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return events
+
+
+def _leave_with_stdin() -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os._exit(0)
+
+
+def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Load in this thread; return the server, which answers by itself, and what to say of it."""
+    import xllamacpp  # noqa: PLC0415 - a failure to import is told like any other
+
+    server = xllamacpp.Server(_parameters(xllamacpp, task))
+    url = server.listening_address
+    slots = _get(url, "/slots", task["secret"])
+    return server, {"url": url, "slots": len(slots), "context": slots[0]["n_ctx"]}
+
+
+def _parameters(xllamacpp: Any, task: dict[str, Any]) -> Any:
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = task["path"]
+    parameters.model_alias = {task["model_id"]}
+    parameters.n_ctx = task["cells"]
+    parameters.n_parallel = task["parallel"]
+    parameters.kv_unified = task["unified"]
+    parameters.n_batch = task["batch"]
+    parameters.n_ubatch = min(task["ubatch"], task["batch"])
+    parameters.n_gpu_layers = task["gpu_layers"]
+    parameters.cpuparams.n_threads = task["threads"]
+    parameters.cpuparams_batch.n_threads = task["threads"]
+    parameters.cache_type_k = _enumerated(xllamacpp.ggml_type, "GGML_TYPE_", task["cache_type_k"])
+    parameters.cache_type_v = _enumerated(xllamacpp.ggml_type, "GGML_TYPE_", task["cache_type_v"])
+    parameters.cache_ram_mib = task["prompt_cache_mb"]
+    parameters.warmup = task["warmup"]
+    # What was asked for is what runs: llama.cpp must not shrink the context to what it finds free.
+    parameters.fit_params = False
+    parameters.embedding = task["embedding"]
+    if task["pooling"]:
+        kinds = xllamacpp.llama_pooling_type
+        parameters.pooling_type = _enumerated(kinds, "LLAMA_POOLING_TYPE_", task["pooling"])
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = 0
+    parameters.api_keys = [task["secret"]]
+    parameters.cors_origins = ""
+    parameters.n_threads_http = task["parallel"] + _SPARE_HTTP_THREADS
+    parameters.endpoint_slots = True
+    parameters.ui = False
+    parameters.sse_ping_interval = -1
+    parameters.verbosity = _WARNINGS
+    return parameters
+
+
+def _enumerated(kinds: Any, prefix: str, word: str) -> Any:
+    """Return the member of `kinds` for `word`, however its name is cased (`F16`, `Q8_0`)."""
+    return next(kind for kind in kinds if kind.name.lower() == f"{prefix}{word}".lower())
+
+
+def _get(url: str, path: str, secret: str) -> Any:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        connection.request("GET", path, headers={"authorization": f"Bearer {secret}"})
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def _say(events: BinaryIO, event: dict[str, Any]) -> None:
+    events.write(json.dumps(event).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

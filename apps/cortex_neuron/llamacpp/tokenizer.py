@@ -1,0 +1,227 @@
+"""Count a prompt's tokens exactly, with the model's own template and tokenizer, without loading it.
+
+llama.cpp has no vocabulary-only mode that applies chat templates, so a small engine does it: a few
+cells of context, no warm-up, no accelerator, weights mapped from the file and hardly touched. At
+most two such processes live at a time; one that nobody used for a while is stopped.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cortex_core.errors import InvalidRequest, UpstreamMalformed, UpstreamUnreachable
+from cortex_neuron.engine_process import EngineProcess, child_environment
+from cortex_neuron.llamacpp.harness import start_child
+from cortex_neuron.llamacpp.options import LlamaCppOptions
+
+_CELLS = 64
+_START_SECS = 120.0
+_ANSWER_SECS = 60.0
+_STOP_SECS = 2.0
+_TEXTS = ("prompt", "input", "content")
+
+
+@dataclass(slots=True)
+class _Vocabulary:
+    """One process. `users` hold it; without any it may go."""
+
+    start: asyncio.Task[EngineProcess]
+    secret: str
+    users: int = 0
+    expiry: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    open: dict[Path, _Vocabulary] = field(default_factory=dict)
+    leaving: set[asyncio.Task[None]] = field(default_factory=set)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
+class Tokenizers:
+    """The vocabulary processes of one node."""
+
+    def __init__(
+        self,
+        *,
+        limit: int = 2,
+        idle_secs: float = 60.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._limit = limit
+        self._idle_secs = idle_secs
+        self._environment = dict(os.environ if environment is None else environment)
+        self._state = _State()
+        self._client = httpx.AsyncClient(timeout=_ANSWER_SECS, trust_env=False)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that run now."""
+        tasks = [v.start for v in self._state.open.values()]
+        return tuple(t.result().pid for t in tasks if t.done() and not t.cancelled() and not t.exception())
+
+    async def count(self, path: Path, model_id: str, body: bytes) -> int:
+        """Return the prompt tokens of `body`: a chat, or a text as `prompt`, `input` or `content`.
+
+        Raises InvalidRequest for a body that cannot be counted, and what `start_child` raises.
+        """
+        try:
+            request = json.loads(body)
+        except ValueError as error:
+            raise InvalidRequest("the body is not JSON") from error
+        if not isinstance(request, dict):
+            raise InvalidRequest("the body must be a JSON object")
+        texts = [] if "messages" in request else _texts(request)
+        async with self._borrow(path, model_id) as (url, secret):
+            if "messages" in request:
+                answer = await self._ask(f"{url}/v1/chat/completions/input_tokens", secret, request)
+                return _count(answer.get("input_tokens"))
+            return sum([await self._count_text(url, secret, text) for text in texts])
+
+    async def aclose(self) -> None:
+        """Stop every process."""
+        for path in list(self._state.open):
+            self._dismiss(path)
+        await asyncio.gather(*self._state.leaving)
+        await self._client.aclose()
+
+    async def _count_text(self, url: str, secret: str, text: str | int) -> int:
+        if isinstance(text, int):
+            return 1
+        question = {"content": text, "add_special": True, "parse_special": True}
+        answer = await self._ask(f"{url}/tokenize", secret, question)
+        tokens = answer.get("tokens")
+        return _count(len(tokens) if isinstance(tokens, list) else None)
+
+    async def _ask(self, url: str, secret: str, question: dict[str, Any]) -> dict[str, Any]:
+        try:
+            response = await self._client.post(
+                url, json=question, headers={"authorization": f"Bearer {secret}"}
+            )
+            answer = response.json()
+        except httpx.HTTPError as error:
+            raise UpstreamUnreachable("the model's tokenizer went away; try again") from error
+        except ValueError as error:
+            raise UpstreamMalformed("the model's tokenizer answered nonsense") from error
+        if response.status_code != httpx.codes.OK or not isinstance(answer, dict):
+            raise InvalidRequest("the model's chat template or tokenizer refuses this prompt")
+        return answer
+
+    @asynccontextmanager
+    async def _borrow(self, path: Path, model_id: str) -> AsyncIterator[tuple[str, str]]:
+        vocabulary = await self._claim(path, model_id)
+        try:
+            process = await asyncio.shield(vocabulary.start)
+            yield process.ready["url"], vocabulary.secret
+        finally:
+            await self._release(path, vocabulary)
+
+    async def _claim(self, path: Path, model_id: str) -> _Vocabulary:
+        state = self._state
+        async with state.changed:
+            while True:
+                found = state.open.get(path)
+                if found is not None and _usable(found):
+                    break
+                if found is not None:
+                    self._dismiss(path)
+                idle = [p for p, v in state.open.items() if v.users == 0]
+                if len(state.open) < self._limit or idle:
+                    if len(state.open) >= self._limit:
+                        self._dismiss(idle[0])
+                    found = self._open(path, model_id)
+                    break
+                await state.changed.wait()
+            found.users += 1
+            if found.expiry is not None:
+                found.expiry.cancel()
+            state.open[path] = state.open.pop(path)  # The least recently used one stays first.
+            return found
+
+    async def _release(self, path: Path, vocabulary: _Vocabulary) -> None:
+        state = self._state
+        vocabulary.users -= 1
+        if vocabulary.users == 0 and state.open.get(path) is vocabulary:
+            if not _usable(vocabulary):
+                self._dismiss(path)
+            else:
+                loop = asyncio.get_running_loop()
+                vocabulary.expiry = loop.call_later(self._idle_secs, self._dismiss, path)
+        async with state.changed:
+            state.changed.notify_all()
+
+    def _open(self, path: Path, model_id: str) -> _Vocabulary:
+        secret = secrets.token_urlsafe(32)
+        options = LlamaCppOptions.model_construct()
+        task = {
+            **options.model_dump(exclude={"start_timeout_secs", "shared_context"}),
+            "parent_pid": os.getpid(),
+            "model_id": model_id,
+            "path": str(path),
+            "secret": secret,
+            "cells": _CELLS,
+            "parallel": 1,
+            "unified": True,
+            "batch": _CELLS,
+            "ubatch": _CELLS,
+            "threads": 1,
+            "gpu_layers": 0,
+            "embedding": False,
+            "warmup": False,
+        }
+        hidden = {"CUDA_VISIBLE_DEVICES": "", "GGML_NO_BACKTRACE": "1"}
+        start = start_child(
+            task,
+            title=f"{model_id} (tokenizer)",
+            environment=child_environment(self._environment, hidden),
+            timeout_secs=_START_SECS,
+        )
+        vocabulary = _Vocabulary(asyncio.create_task(start), secret)
+        self._state.open[path] = vocabulary
+        return vocabulary
+
+    def _dismiss(self, path: Path) -> None:
+        vocabulary = self._state.open.pop(path)
+        if vocabulary.expiry is not None:
+            vocabulary.expiry.cancel()
+        task = asyncio.create_task(_end(vocabulary.start))
+        self._state.leaving.add(task)
+        task.add_done_callback(self._state.leaving.discard)
+
+
+async def _end(start: asyncio.Task[EngineProcess]) -> None:
+    start.cancel()
+    done, _ = await asyncio.wait([start])
+    if not start.cancelled() and start.exception() is None:
+        await done.pop().result().stop(_STOP_SECS)
+
+
+def _usable(vocabulary: _Vocabulary) -> bool:
+    start = vocabulary.start
+    if not start.done():
+        return True
+    return not start.cancelled() and start.exception() is None and start.result().alive
+
+
+def _texts(request: Mapping[str, Any]) -> list[str | int]:
+    """Return the texts, or ready-made tokens, that make up a plain prompt."""
+    value = next((request[key] for key in _TEXTS if key in request), None)
+    parts = value if isinstance(value, list) else [value]
+    flat = [one for part in parts for one in (part if isinstance(part, list) else [part])]
+    if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in flat):
+        raise InvalidRequest("give 'messages', or text as 'prompt', 'input' or 'content'")
+    return flat
+
+
+def _count(number: Any) -> int:
+    if not isinstance(number, int):
+        raise UpstreamMalformed("the model's tokenizer answered nonsense")
+    return number
