@@ -5,6 +5,7 @@ load per model is asked for at a time, however many requests want it.
 """
 
 import asyncio
+from typing import assert_never
 
 import structlog
 
@@ -105,8 +106,11 @@ class Dispatcher:
                     deadline = give_up_loading
                     if loads == 1:
                         continue
-                case Await(reason=why):
-                    deadline = give_up_loading if why in _ARRIVING else give_up_holding
+                case Await():
+                    arriving = decision.reason in _ARRIVING
+                    deadline = give_up_loading if arriving else give_up_holding
+                case never:
+                    assert_never(never)
             left = deadline - loop.time()
             if left <= 0:
                 log.warning("request.gave_up", model=model, reason=told)

@@ -56,13 +56,13 @@ class EventResponse:
         if self._response is None:
             return error_answer(error)
         await self._response.send(frame_of(envelope(error)))
-        await self._response.eof()
+        await self._response.eof()  # type: ignore[no-untyped-call]
         return None
 
     async def end(self) -> None:
         """End the stream."""
         response = await self._open()
-        await response.eof()
+        await response.eof()  # type: ignore[no-untyped-call]
 
     async def _open(self) -> HTTPResponse:
         async with self._opening:

@@ -14,7 +14,7 @@ from cortex_core.loading import ConfigError
 from cortex_core.settings import Address, NeuronSettings
 from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
 from cortex_neuron.activation import Activator
-from cortex_neuron.discovery import Machine, probe_machine
+from cortex_neuron.discovery import probe_machine
 from cortex_neuron.harness import Harness
 from cortex_neuron.journal import Journal
 from cortex_neuron.ledger import Ledger
@@ -54,7 +54,7 @@ class Neuron:
         """Look at the machine, bind, warm up, serve, drain."""
         settings = self._settings
         machine = await asyncio.to_thread(probe_machine, settings.devices)
-        harnesses = _harnesses(settings, machine)
+        harnesses = _harnesses(settings)
         discovery = Discovery(
             hostname=machine.hostname,
             os=machine.os,
@@ -199,10 +199,6 @@ class Neuron:
         )
 
 
-def _harnesses(settings: NeuronSettings, machine: Machine) -> Mapping[str, Harness]:
-    del machine
-    return {
-        name: LlamaCppHarness(settings.harness.llamacpp)
-        for name in settings.harnesses
-        if name == "llamacpp"
-    }
+def _harnesses(settings: NeuronSettings) -> Mapping[str, Harness]:
+    makers = {"llamacpp": lambda: LlamaCppHarness(settings.harness.llamacpp)}
+    return {name: makers[name]() for name in settings.harnesses}

@@ -2,7 +2,7 @@
 
 import sys
 
-from cortex_core.commands import Exit, Failure, needing
+from cortex_core.commands import Failure, needing
 
 __all__ = ["main"]
 
@@ -12,8 +12,7 @@ def main() -> None:
     try:
         # The command line itself lives in an extra: without it, say so instead of a trace.
         with needing("neuron"):
-            from cortex_neuron.commands import app
+            from cortex_neuron.commands import app  # noqa: PLC0415
     except Failure as failure:
-        print(failure, file=sys.stderr)
-        sys.exit(int(Exit.UNWELL))
+        sys.exit(str(failure))
     app()

@@ -4,6 +4,9 @@ Settings, the server, device probing and rich are imported inside the commands: 
 longer to import than `neuron version` and shell completion may take to answer.
 """
 
+# The flags of a command are booleans, and its imports wait until it runs.
+# ruff: noqa: FBT002, PLC0415
+
 import json
 import os
 import platform
@@ -29,7 +32,7 @@ app = typer.Typer(
     help="The daemon on each machine: knows the hardware, runs inference.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,  # a log wants a plain trace
 )
 config_app = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -79,7 +82,7 @@ def discover(config: ConfigFile = None, as_json: AsJson = False) -> None:
     machine = probe_machine(settings.devices)
     now = {one.index: one for one in read_devices(machine, ())}
     if as_json:
-        print(json.dumps(_discovered(machine, now)))
+        typer.echo(json.dumps(_discovered(machine, now)))
     else:
         _show(machine, now)
     if not machine.devices:
@@ -95,7 +98,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
         settings = _load(file, None)
     except Failure as failure:
         if as_json:
-            print(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
+            typer.echo(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
         raise
     findings = [
         f"model_dirs: {folder}: no such folder"
@@ -105,17 +108,17 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     if as_json:
         said = settings.model_dump(mode="json")
         where = str(file) if file else None
-        print(
+        typer.echo(
             json.dumps({"ok": not findings, "file": where, "findings": findings, "settings": said})
         )
     else:
         state = "not well" if findings else "ok"
-        print(
+        typer.echo(
             f"{file or 'built-in defaults'}: {state} (listens on {settings.host}:{settings.port}, "
             f"default models: {len(settings.default_models)})"
         )
         for line in findings:
-            print(f"  {line}")
+            typer.echo(f"  {line}")
     if findings:
         raise typer.Exit(int(Exit.UNWELL))
 
@@ -125,7 +128,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 def version(as_json: AsJson = False) -> None:
     """Print the version."""
     here = {"version": __version__, "python": platform.python_version()}
-    print(json.dumps(here) if as_json else f"neuron {here['version']}")
+    typer.echo(json.dumps(here) if as_json else f"neuron {here['version']}")
 
 
 def _find(named: Path | None) -> Path | None:

@@ -27,7 +27,7 @@ from cortex_neuron.admission import Admission
 from cortex_neuron.harness import Engine
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.resident import Resident
-from cortex_router import Device, Fit, NoFit, Node, Profile, Replica, Rules, Status, place
+from cortex_router import Device, NoFit, Node, Profile, Replica, Rules, Status, place
 
 log = structlog.get_logger()
 
@@ -43,8 +43,13 @@ RESTART_DELAY_SECS = 0.25
 class Prepared(Protocol):
     """A model whose files are here and read: what it needs, and how to start it."""
 
-    required_mb: int
-    capabilities: tuple[str, ...]
+    @property
+    def required_mb(self) -> int:
+        """MiB of the whole model, at work."""
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it serves."""
 
     async def start(self, devices: tuple[int, ...]) -> Engine:
         """Start the engine; raises an ApiError when it cannot."""
@@ -270,11 +275,9 @@ class Registry:
         placement = place(
             picture, profile, allowed, Rules(), time.time(), only_devices=wanted
         )
-        match placement:
-            case NoFit(reason=reason, detail=detail):
-                raise self._no_room(resident, reason, detail, wanted, count)
-            case Fit(devices=devices, evict=evict):
-                names = [victim.model for victim in evict]
+        if isinstance(placement, NoFit):
+            raise self._no_room(resident, placement, wanted, count)
+        devices, names = placement.devices, [victim.model for victim in placement.evict]
         self._ledger.reserve(
             resident.id, devices, resident.required_mb, leaving=names, evictable=self._evictable()
         )
@@ -287,8 +290,7 @@ class Registry:
     def _no_room(
         self,
         resident: Resident,
-        reason: str,
-        detail: str,
+        placement: NoFit,
         wanted: tuple[int, ...] | None,
         count: int,
     ) -> ApiError:
@@ -309,9 +311,9 @@ class Registry:
             if d.index in rooms
         ]
         return InsufficientVram(
-            f"{resident.id!r} does not fit: {detail}",
+            f"{resident.id!r} does not fit: {placement.detail}",
             extra={
-                "reason": reason,
+                "reason": placement.reason,
                 "needed_mb": resident.required_mb,
                 "free_mb": max((room for room in rooms.values() if room is not None), default=0),
                 "per_device": per_device,

@@ -91,7 +91,7 @@ class NodeWorkshop:
 
     def harness_for(self, request: LoadRequest) -> str:
         """Return the harness's name. Raises InvalidRequest when this node has no such harness."""
-        name = request.harness or next(iter(self._harnesses), None)
+        name = request.harness or next(iter(self._harnesses), "")
         if name not in self._harnesses:
             raise InvalidRequest(
                 f"this node has no harness {name!r}; it has: {', '.join(self._harnesses) or 'none'}",

@@ -61,7 +61,7 @@ def reporting(command: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return command(*args, **kwargs)
         except Failure as failure:
-            print(failure, file=sys.stderr)
+            sys.stderr.write(f"{failure}\n")
             raise SystemExit(int(failure.code)) from failure
 
     return reported

@@ -29,7 +29,8 @@ from cortex_router.placement import Fit, NoFit, Rules, place
 from cortex_router.view import ARRIVING, FleetView, Node, Profile, Status
 
 RETRY_NODE_AWAY_SECS = 5.0
-RETRY_LOAD_FAILED_SECS = 10.0
+#: A load that failed, or a state we do not understand: not to be disturbed by another load.
+_NOT_RETRIED = frozenset({Status.FAILED, Status.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def _load_or_refuse(
             reason = "unhealthy" if not node.healthy else "draining" if node.draining else "failed"
             account.append(Considered(node=node.name, kept=False, reason=reason))
             away.append(node.name)
-        elif (held := node.holds(profile.id)) is not None and held.status is Status.FAILED:
+        elif (held := node.holds(profile.id)) is not None and held.status in _NOT_RETRIED:
             account.append(Considered(node=node.name, kept=False, reason="load_failed"))
             away.append(node.name)
         else:

@@ -86,13 +86,15 @@ def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
     app.config.REQUEST_TIMEOUT = 120
     app.config.KEEP_ALIVE_TIMEOUT = 75
     app.config.ACCESS_LOG = False
+    # Touch-up rewrites shared classes for one app; two apps in a process would break each other.
+    app.config.TOUCHUP = False
     app.config.FALLBACK_ERROR_FORMAT = "json"
 
     @app.on_request
     async def _name_request(request: Request) -> None:
         request.ctx.request_id = request_id(request)
 
-    @app.on_response
+    @app.on_response  # type: ignore[untyped-decorator]
     async def _say_name(request: Request, response: HTTPResponse) -> None:
         response.headers["x-request-id"] = request_id(request)
 
@@ -171,12 +173,12 @@ async def serve(
     try:
         for one, sock in zip(listeners, sockets, strict=True):
             server = await one.app.create_server(
-                sock=sock, return_asyncio_server=True, asyncio_server_kwargs={"backlog": 1024}
+                sock=sock, return_asyncio_server=True, backlog=1024
             )
             assert server is not None  # noqa: S101  # asked for with return_asyncio_server
-            await server.startup()
-            await server.before_start()
-            await server.after_start()
+            await server.startup()  # type: ignore[no-untyped-call]
+            await server.before_start()  # type: ignore[no-untyped-call]
+            await server.after_start()  # type: ignore[no-untyped-call]
             servers.append(server)
         async with background():
             ready([Address(*sock.getsockname()[:2]) for sock in sockets])
@@ -188,7 +190,7 @@ async def serve(
             await _drain(gate, drain_secs)
     finally:
         for server in servers:
-            server.close()
+            server.close()  # type: ignore[no-untyped-call]
             for connection in list(server.connections or ()):
                 connection.abort()
         for sock in sockets:

@@ -5,6 +5,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from tests.fleet.processes import Daemon, Workbench, eventually
 
 pytestmark = pytest.mark.fleet
 
-STORY = {"text": "Tell a long story about a lighthouse.", "max_tokens": 400}
+STORY: dict[str, Any] = {"text": "Tell a long story about a lighthouse.", "max_tokens": 400}
 
 
 def engine_of(neuron: Daemon) -> psutil.Process:
@@ -38,7 +39,7 @@ def test_a_killed_engine_fails_its_requests_and_comes_back(
     first = engine_of(neuron)
 
     with ThreadPoolExecutor(1) as pool:
-        talk = stream if streamed else ask
+        talk: Any = stream if streamed else ask
         talking = pool.submit(talk, cortex, "demo", **STORY)
         eventually(lambda: in_flight(neuron, "demo") == 1)
         if streamed:
@@ -47,11 +48,11 @@ def test_a_killed_engine_fails_its_requests_and_comes_back(
         answer = talking.result()
 
     if streamed:
-        assert [error["code"] for error in answer.errors()] == ["upstream_unreachable"]  # type: ignore[union-attr]
-        assert not answer.done  # type: ignore[union-attr]
+        assert [error["code"] for error in answer.errors()] == ["upstream_unreachable"]
+        assert not answer.done
     else:
-        assert answer.status_code == 503  # type: ignore[union-attr]
-        assert int(answer.headers["retry-after"]) >= 1  # type: ignore[union-attr]
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
     assert ask(cortex, "demo").status_code == 200
     assert status(neuron, "demo") == "loaded"
     assert engine_of(neuron).pid != first.pid

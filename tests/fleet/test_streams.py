@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from tests.fleet.processes import Daemon, Workbench, eventually
 
 pytestmark = pytest.mark.fleet
 
-STORY = {"text": "Tell a long story about a lighthouse.", "max_tokens": 300}
+STORY: dict[str, Any] = {"text": "Tell a long story about a lighthouse.", "max_tokens": 300}
 
 
 def test_tokens_arrive_one_by_one(bench: Workbench, demo_model: Path) -> None:

@@ -7,7 +7,7 @@ cortex answers), `showing` (how it looks), `loading` (how far a load is).
 
 import sys
 
-from cortex_core.commands import Exit, Failure, needing
+from cortex_core.commands import Failure, needing
 
 __all__ = ["main"]
 
@@ -17,8 +17,7 @@ def main() -> None:
     try:
         # The command line itself lives in an extra: without it, say so instead of a trace.
         with needing("gateway"):
-            from cortex_gateway.cli.app import app
+            from cortex_gateway.cli.app import app  # noqa: PLC0415
     except Failure as failure:
-        print(failure, file=sys.stderr)
-        sys.exit(int(Exit.UNWELL))
+        sys.exit(str(failure))
     app()

@@ -10,7 +10,7 @@ app = typer.Typer(
     help="One API in front of every GPU you own.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,  # a log wants a plain trace
 )
 config = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
 

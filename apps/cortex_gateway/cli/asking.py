@@ -47,11 +47,11 @@ class Service:
             )
         return cls(whole.rstrip("/"), what)
 
-    def get(self, path: str, *, within_secs: float = 10.0) -> Any:
+    def get(self, path: str, *, within_secs: float = 10.0) -> object:
         """Return the answer to a GET. Raises Unreachable or Refused."""
         return self._ask(urllib.request.Request(self.endpoint + path), within_secs)  # noqa: S310
 
-    def post(self, path: str, body: dict[str, Any], *, within_secs: float) -> Any:
+    def post(self, path: str, body: dict[str, Any], *, within_secs: float) -> object:
         """Return the answer to a POST of `body`. Raises Unreachable or Refused."""
         # `at` allows http and https only.
         request = urllib.request.Request(  # noqa: S310
@@ -61,7 +61,7 @@ class Service:
         )
         return self._ask(request, within_secs)
 
-    def _ask(self, request: urllib.request.Request, within_secs: float) -> Any:
+    def _ask(self, request: urllib.request.Request, within_secs: float) -> object:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=within_secs) as answer:

@@ -4,10 +4,12 @@ Settings, the server and rich are imported inside the commands: together they ta
 than `cortex version` and shell completion may take to answer.
 """
 
+# The flags of a command are booleans, and its imports wait until it runs.
+# ruff: noqa: FBT002, PLC0415
+
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +41,7 @@ def serve(
     """Run the gateway until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
     loaded = _load(config)
     for note in loaded.notes:
-        print(f"cortex: {note}", file=sys.stderr)
+        typer.echo(f"cortex: {note}", err=True)
     with commands.needing("gateway"):
         from cortex_gateway.app import serve as run_gateway
     from cortex_gateway.cli.configuration import load_configuration
@@ -91,20 +93,20 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
         loaded = _load(config)
     except Failure as failure:
         if as_json:
-            print(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
+            typer.echo(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
         raise
     found = findings(loaded.settings, loaded.catalogue)
     if as_json:
-        print(json.dumps(_check_answer(loaded, found)))
+        typer.echo(json.dumps(_check_answer(loaded, found)))
     else:
         settings, catalogue = loaded.settings, loaded.catalogue
-        print(
+        typer.echo(
             f"{loaded.file or 'built-in defaults'}: {'not well' if found else 'ok'} "
             f"(neurons: {len(settings.neurons)}, models: {len(catalogue.models)}, "
             f"aliases: {len(catalogue.aliases)})"
         )
         for line in (*loaded.notes, *found):
-            print(f"  {line}")
+            typer.echo(f"  {line}")
     if found:
         raise typer.Exit(int(Exit.UNWELL))
 
@@ -112,7 +114,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 def version(as_json: AsJson = False) -> None:
     """Print the version."""
     here = {"version": __version__, "python": platform.python_version()}
-    print(json.dumps(here) if as_json else f"cortex {here['version']}")
+    typer.echo(json.dumps(here) if as_json else f"cortex {here['version']}")
 
 
 def _load(named: Path | None) -> "Configuration":

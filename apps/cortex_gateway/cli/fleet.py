@@ -3,6 +3,9 @@
 HTTP, pydantic and rich are imported inside the commands: `cortex version` needs none of them.
 """
 
+# The flags of a command are booleans, and its imports wait until it runs.
+# ruff: noqa: FBT002, PLC0415
+
 import json
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,7 +42,7 @@ def status(endpoint: Endpoint = DEFAULT_ENDPOINT, as_json: AsJson = False) -> No
     said = service.get("/fleet")
     fleet = view.read(view.Fleet, said, service.endpoint)
     if as_json:
-        print(json.dumps(said))
+        typer.echo(json.dumps(said))
     else:
         from cortex_gateway.cli import showing
 
@@ -57,7 +60,7 @@ def models(endpoint: Endpoint = DEFAULT_ENDPOINT, as_json: AsJson = False) -> No
     said = service.get("/v1/models")
     listed = view.read(view.ModelList, said, service.endpoint)
     if as_json:
-        print(json.dumps(said))
+        typer.echo(json.dumps(said))
         return
     from cortex_gateway.cli import showing
 
@@ -79,9 +82,9 @@ def load(
     except KeyboardInterrupt:
         raise Failure(f"{model} goes on loading; `cortex status` shows how far it is") from None
     if as_json:
-        print(json.dumps(answer))
+        typer.echo(json.dumps(answer))
         return
-    print(f"{model} is loaded on {answer.get('node') or 'a node'}")
+    typer.echo(f"{model} is loaded on {answer.get('node') or 'a node'}")
 
 
 def unload(
@@ -107,11 +110,11 @@ def unload(
     )
     nodes = said.get("nodes", ()) if isinstance(said, dict) else ()
     if as_json:
-        print(json.dumps(said))
+        typer.echo(json.dumps(said))
     elif nodes:
-        print(f"{model} is unloaded from {', '.join(map(str, nodes))}")
+        typer.echo(f"{model} is unloaded from {', '.join(map(str, nodes))}")
     else:
-        print(f"{model} was not loaded")
+        typer.echo(f"{model} was not loaded")
 
 
 def _load(service: "Service", model: str, node: str | None, *, quiet: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What cortex says about the fleet, read leniently: absent is unknown, the rest is skipped."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -93,7 +93,7 @@ class ModelList(_Told):
     data: tuple[ListedModel, ...]
 
 
-def read(model: type[_Read], said: Any, endpoint: str) -> _Read:
+def read(model: type[_Read], said: object, endpoint: str) -> _Read:
     """Return `said` as `model`. Raises Unreachable when it is something else altogether."""
     try:
         return model.model_validate(said)

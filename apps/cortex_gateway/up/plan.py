@@ -196,7 +196,7 @@ def _free_port(taken: list[int]) -> int:
             return port
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     """Return `value` as TOML. JSON strings, numbers and booleans are TOML as they stand."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_toml(str(key))} = {_toml(item)}" for key, item in value.items())

@@ -1,7 +1,6 @@
 """Start the two daemons in order, show how far they are, watch them, end them in order."""
 
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import typer
 from pydantic import TypeAdapter, ValidationError
 
 from cortex_core.commands import Exit, Failure
@@ -233,4 +233,4 @@ def _log_folder(environment: Mapping[str, str]) -> Path:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)
+    typer.echo(text)

@@ -24,7 +24,7 @@ class Desk:
 
 async def take(frames: AsyncIterator[bytes], count: int) -> list[tuple[str, str, Any]]:
     """Return the next events as (id, kind, data)."""
-    taken = []
+    taken: list[tuple[str, str, Any]] = []
     async with asyncio.timeout(5):
         while len(taken) < count:
             frame = (await anext(frames)).decode()

@@ -42,9 +42,13 @@ def running(answers: dict[str, list[tuple[int, Any]]]) -> Iterator[FakeCortex]:
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = _answer
+        def do_GET(self) -> None:
+            self._answer()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def do_POST(self) -> None:
+            self._answer()
+
+        def log_message(self, *_: object) -> None:
             """Keep quiet."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -58,7 +62,7 @@ def running(answers: dict[str, list[tuple[int, Any]]]) -> Iterator[FakeCortex]:
             thread.join()
 
 
-def node(name: str = "atlas", **said: Any) -> dict[str, Any]:
+def node(name: str = "atlas", **said: object) -> dict[str, Any]:
     """Return a node as `/fleet` shows it."""
     return {
         "name": name,
@@ -71,7 +75,7 @@ def node(name: str = "atlas", **said: Any) -> dict[str, Any]:
     }
 
 
-def fleet(*nodes: dict[str, Any], status: str = "ok", **said: Any) -> dict[str, Any]:
+def fleet(*nodes: dict[str, Any], status: str = "ok", **said: object) -> dict[str, Any]:
     """Return an answer of `/fleet`."""
     return {
         "status": status,

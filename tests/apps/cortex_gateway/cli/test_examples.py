@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -33,7 +33,7 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
                 yield from keys(inner)
 
 
-def nested(annotation: Any) -> Iterator[type[BaseModel]]:
+def nested(annotation: object) -> Iterator[type[BaseModel]]:
     """Yield the settings models inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

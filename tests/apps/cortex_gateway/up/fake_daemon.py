@@ -30,9 +30,9 @@ class Neuron:
     """Loads its default model in a few looks, or fails, as MODE says."""
 
     looks = 0
-    port = SETTINGS.get("port")
+    port = int(SETTINGS.get("port", 0))
 
-    def answer(self, path: str) -> Any:
+    def answer(self, path: str) -> object:
         """Return the body for `path`."""
         if path == "/health":
             return {"uptime_secs": 1.0}
@@ -54,7 +54,7 @@ class Cortex:
 
     port = int(SETTINGS.get("gateway", {}).get("listen", ":0").rpartition(":")[2])
 
-    def answer(self, path: str) -> Any:
+    def answer(self, path: str) -> object:
         """Return the body for `path`."""
         if path == "/health":
             return {"status": "ok"}
@@ -64,7 +64,7 @@ class Cortex:
 
 def main() -> None:
     """Serve until a signal comes."""
-    print(f"{KIND} says hello", flush=True)
+    sys.stderr.write(f"{KIND} says hello\n")
     if MODE == "breaks":
         sys.exit(5)
     daemon = Neuron() if KIND == "neuron" else Cortex()
@@ -94,7 +94,7 @@ def main() -> None:
     note("started")
     if MODE == "dies":
         time.sleep(1.5)
-        print("out of luck", flush=True)
+        sys.stderr.write("out of luck\n")
         sys.exit(9)
     while True:
         signal.pause()
