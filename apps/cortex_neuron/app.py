@@ -88,7 +88,7 @@ class Neuron:
         limits = Limits(
             connect=ENGINE_CONNECT_SECS, first_byte=timeouts.first_byte, idle=timeouts.idle
         )
-        self._uplink = Uplink(limits)
+        self._uplink = Uplink(limits, keep_alive=False)
         assert discovery.boot_id is not None  # noqa: S101  # set above
         self._journal = Journal(discovery.boot_id, self._rows, self._health)
         self._registry.on_change(self._journal.touch)

@@ -33,7 +33,8 @@ log = structlog.get_logger()
 
 #: A load that is decided this fast is answered at once, also to callers that do not wait.
 DECIDE_SECS = 2.0
-#: A failed model stays listed for so long, so that everybody who waited sees why.
+#: A failed model stays listed for so long, so that everybody who waited sees why. A load that did not
+#: fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
 CRASHES_BEFORE_GIVING_UP = 5
 CRASH_WINDOW_SECS = 600.0
@@ -203,7 +204,8 @@ class Registry:
         finally:
             if resident.status is not Status.FAILED and resident.status is not Status.UNLOADING:
                 self._failed(resident, ShuttingDown("the load was abandoned"))
-        await asyncio.sleep(FAILED_ROW_SECS)
+        if not isinstance(resident.failure, InsufficientVram | InvalidRequest):
+            await asyncio.sleep(FAILED_ROW_SECS)
         if self._residents.get(resident.id) is resident:
             del self._residents[resident.id]
             self._changed()

@@ -97,15 +97,23 @@ class Answer:
 
 
 class Uplink:
-    """A pool of connections to nodes or engines. Close it with `aclose`."""
+    """A pool of connections to nodes or engines. Close it with `aclose`.
 
-    def __init__(self, limits: Limits) -> None:
+    Without `keep_alive` each request has a connection of its own, for servers that give every idle
+    connection one of a few threads (llama.cpp's does) and make newcomers wait for it.
+    """
+
+    def __init__(self, limits: Limits, *, keep_alive: bool = True) -> None:
         self._limits = limits
         self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(client=_session),
+            transport=AiohttpTransport(client=lambda: _session(keep_alive=keep_alive)),
             timeout=httpx.Timeout(connect=limits.connect, read=None, write=None, pool=None),
             trust_env=False,
-            headers={"accept-encoding": "identity", "user-agent": "cortex"},
+            headers={
+                "accept-encoding": "identity",
+                "user-agent": "cortex",
+                "connection": "keep-alive" if keep_alive else "close",
+            },
         )
 
     async def aclose(self) -> None:
@@ -136,6 +144,10 @@ class Uplink:
             await response.aclose()
 
 
-def _session() -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+def _session(*, keep_alive: bool) -> aiohttp.ClientSession:
+    connector = (
+        aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        if keep_alive
+        else aiohttp.TCPConnector(limit=0, force_close=True)
+    )
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())

@@ -14,6 +14,7 @@ from cortex_neuron.sources.choose import choose, is_model, shards_of
 from cortex_neuron.sources.fetching import Fetching, require_space
 from cortex_neuron.sources.parse import HuggingFaceSource
 
+_LIST_SECS = 10.0
 _TRUE = {"1", "on", "yes", "true"}
 
 
@@ -113,9 +114,11 @@ def _list_remote(
         return None
     api = hub.HfApi(endpoint=environment.get("HF_ENDPOINT"), token=environment.get("HF_TOKEN"))
     try:
-        entries = api.list_repo_tree(source.repo, recursive=True, revision=source.revision)
-        return {entry.path: entry.size for entry in entries if isinstance(entry, hub.RepoFile)}
-    except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        info = api.model_info(
+            source.repo, revision=source.revision, files_metadata=True, timeout=_LIST_SECS
+        )
+        return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _refused(source, error) from error
     except (_transport_error(), OSError):
         return None

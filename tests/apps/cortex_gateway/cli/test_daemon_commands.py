@@ -1,6 +1,7 @@
 """`cortex config check`, `version` and what `serve` says before it starts."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -149,3 +150,34 @@ def test_a_busy_port_is_a_sentence(tmp_path: Path) -> None:
     assert f"set [gateway] metrics_listen in {file}" in done.stderr
     assert "the catalogue is empty" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_hangup_reads_the_configuration_again(tmp_path: Path) -> None:
+    """A mistake in the new one is said and changes nothing; a SIGTERM ends it with 0."""
+    file = tmp_path / "cortex.toml"
+    text = '[gateway]\nlisten = "127.0.0.1:0"\nmetrics_listen = "127.0.0.1:0"\n'
+    file.write_text(text)
+    command = [sys.executable, "-m", "cortex_gateway", "serve", "-c", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stderr is not None
+        try:
+            said = iter(daemon.stderr)
+            next(line for line in said if "cortex.ready" in line)
+            file.write_text(text + "listn = 1\n")
+            daemon.send_signal(signal.SIGHUP)
+            rejected = next(line for line in said if "config." in line)
+            file.write_text(text + '[[neurons]]\nname = "a"\nendpoint = "http://127.0.0.1:9"\n')
+            daemon.send_signal(signal.SIGHUP)
+            reloaded = next(line for line in said if "config." in line)
+            daemon.terminate()
+            for _ in said:
+                pass  # its last words: a full pipe would hold it back
+            code = daemon.wait(20)
+        finally:
+            if daemon.poll() is None:
+                daemon.kill()
+
+    assert "config.rejected" in rejected
+    assert "did you mean 'listen'?" in rejected
+    assert json.loads(reloaded)["neurons"] == ["a"]
+    assert code == 0

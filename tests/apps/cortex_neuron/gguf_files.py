@@ -1,0 +1,40 @@
+"""Write small GGUF files by hand."""
+
+import struct
+from collections.abc import Mapping, Sequence
+
+Value = tuple[int, bytes]
+
+
+def string(text: str) -> Value:
+    return 8, _text(text)
+
+
+def number(value: int) -> Value:
+    return 4, struct.pack("<I", value)
+
+
+def array(items: Sequence[str] | Sequence[int]) -> Value:
+    texts = [one for one in items if isinstance(one, str)]
+    if texts:
+        return 9, struct.pack("<IQ", 8, len(texts)) + b"".join(map(_text, texts))
+    return 9, struct.pack(f"<IQ{len(items)}I", 4, len(items), *items)
+
+
+def tensor(name: str, shape: Sequence[int], *, kind: int, offset: int) -> bytes:
+    sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+    return _text(name) + sizes + struct.pack("<IQ", kind, offset)
+
+
+def gguf(values: Mapping[str, Value], tensors: Sequence[bytes], data_bytes: int) -> bytes:
+    """Return a whole file, version 3, aligned to 32 bytes."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values))
+    for key, (kind, data) in values.items():
+        head += _text(key) + struct.pack("<I", kind) + data
+    head += b"".join(tensors)
+    padding = -len(head) % 32 if tensors else 0
+    return head + bytes(padding) + bytes(data_bytes)
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
