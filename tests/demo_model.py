@@ -9,7 +9,7 @@ from cortex_neuron.sources import Fetching, parse_source, resolve
 
 
 def demo_model_path() -> Path:
-    """Return the file `CORTEX_TEST_MODEL` names, else fetch the demo model into the user's cache."""
+    """Return the file that `CORTEX_TEST_MODEL` names, else fetch it into the user's cache."""
     if named := os.environ.get("CORTEX_TEST_MODEL"):
         return Path(named)
     cache = NeuronSettings().resolved_cache_dir(os.environ)

@@ -66,8 +66,19 @@ class Dispatcher:
             )
         )
 
+    def nudge(self, node: str) -> None:
+        """Have the node looked at soon."""
+        if (watcher := self.watchers.get(node)) is not None:
+            watcher.nudge()
+
+    async def look_again(self, node: str) -> None:
+        """Look at the node now."""
+        if (watcher := self.watchers.get(node)) is not None:
+            await watcher.poll()
+
     async def acquire(self, request: RouteRequest) -> Serve:
         """Return where to send the request, once it can be sent. Raises the ApiError that says no."""
+        await self._fleet.first_look(self._settings.observation.timeout_secs)
         decision = decide(self._fleet.view(), request, self.policy(), now())
         if isinstance(decision, Serve):
             self._metrics.decisions.labels("serve", "loaded").inc()

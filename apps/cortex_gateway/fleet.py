@@ -52,6 +52,7 @@ class Fleet:
         self._sent: Counter[tuple[str, str]] = Counter()
         self._learned_mb: dict[str, int] = {}
         self._grown = asyncio.Event()
+        self._looked = asyncio.Event()
         self._listeners: list[Callable[[NodeState | None], None]] = []
         self.catalogue = catalogue
         self.set_catalogue(catalogue)
@@ -93,6 +94,8 @@ class Fleet:
             if self._view.node(state.entry.name) is None:
                 event = NodeObserved(as_node(state))
             self._view = apply(self._view, event)
+            if all(one.healthy or one.misses for one in self._nodes.values()):
+                self._looked.set()
             self._tell(state)
 
     def learn_size(self, model: str, size_mb: int) -> None:
@@ -128,6 +131,16 @@ class Fleet:
         except TimeoutError:
             return False
         return True
+
+    async def first_look(self, timeout_secs: float) -> None:
+        """Wait until every node has answered or failed to, so that a new gateway refuses nobody early."""
+        if self._looked.is_set():
+            return
+        try:
+            async with asyncio.timeout(timeout_secs):
+                await self._looked.wait()
+        except TimeoutError:
+            self._looked.set()
 
     def _with_sent(self, node: Node) -> Node:
         return replace(

@@ -7,6 +7,7 @@ model's name anew. Before the first byte a failed replica is replaced by another
 import asyncio
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from cortex_core.errors import (
     ApiError,
     InternalError,
     InvalidRequest,
+    Unavailable,
     UpstreamMalformed,
     UpstreamTimeout,
     UpstreamUnreachable,
@@ -167,6 +169,12 @@ class Inference:
                 if not error.replaceable:
                     raise error.error from error
                 last, reason = error.error, str(error)
+                if last.code in {"model_not_found", "service_unavailable"}:
+                    # Our picture is older than the node's: no engine was asked. Look, and decide anew.
+                    if last.status == HTTPStatus.NOT_FOUND:
+                        last = Unavailable(f"{serve.model!r} has just left its node")
+                    await self.dispatcher.look_again(serve.node)
+                    continue
             else:
                 return
             log.warning(
@@ -176,8 +184,7 @@ class Inference:
                 node=serve.node,
                 error=reason,
             )
-            if (watcher := self.dispatcher.watchers.get(serve.node)) is not None:
-                watcher.nudge()
+            self.dispatcher.nudge(serve.node)
             avoid |= {serve.node}
         raise last
 

@@ -22,7 +22,9 @@ from cortex_core.wire import Device, DeviceHealth, Discovery
 from cortex_neuron.processes import CpuMeter, family_of, resident_bytes
 
 Nvml: TypeAlias = Any
-"""The `pynvml` module, or something that answers like it."""
+"""The `pynvml` module, or something that answers like it: both without types."""
+
+_Answer: TypeAlias = Any
 
 _MIB = 1 << 20
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -140,7 +142,9 @@ def _gpu(nvml: Nvml, index: int) -> Device:
         kind="cuda",
         name=_text(_ask(nvml, "nvmlDeviceGetName", handle)) or "",
         uuid=_text(_ask(nvml, "nvmlDeviceGetUUID", handle)),
-        vram_total_mb=_apply(_ask(nvml, "nvmlDeviceGetMemoryInfo", handle), lambda m: m.total // _MIB),
+        vram_total_mb=_apply(
+            _ask(nvml, "nvmlDeviceGetMemoryInfo", handle), lambda m: m.total // _MIB
+        ),
         compute_capability=_apply(capability, lambda pair: f"{pair[0]}.{pair[1]}"),
     )
 
@@ -153,7 +157,9 @@ def _cpu(settings: DevicesSettings) -> Device:
 def _read_gpu(nvml: Nvml, device: Device) -> DeviceHealth:
     handle = _ask(nvml, "nvmlDeviceGetHandleByIndex", device.index)
     memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    temperature = _ask(nvml, "nvmlDeviceGetTemperature", handle, getattr(nvml, "NVML_TEMPERATURE_GPU", 0))
+    temperature = _ask(
+        nvml, "nvmlDeviceGetTemperature", handle, getattr(nvml, "NVML_TEMPERATURE_GPU", 0)
+    )
     return DeviceHealth(
         index=device.index,
         vram_used_mb=_apply(memory, lambda m: m.used // _MIB),
@@ -177,7 +183,7 @@ def _read_cpu(machine: Machine, device: Device, engine_pids: Iterable[int]) -> D
     )
 
 
-def _ask(nvml: Nvml | None, question: str, *arguments: Any) -> Any:
+def _ask(nvml: Nvml | None, question: str, *arguments: _Answer) -> _Answer:
     """Return NVML's answer, or None when it will not say or an argument is already unknown."""
     function = getattr(nvml, question, None)
     if nvml is None or function is None or None in arguments:
@@ -188,11 +194,11 @@ def _ask(nvml: Nvml | None, question: str, *arguments: Any) -> Any:
         return None
 
 
-def _apply(value: Any, function: Callable[[Any], _T]) -> _T | None:
+def _apply(value: _Answer, function: Callable[[_Answer], _T]) -> _T | None:
     return None if value is None else function(value)
 
 
-def _text(value: Any) -> str | None:
+def _text(value: _Answer) -> str | None:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -43,9 +44,7 @@ def python_module(module: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module)
 
 
-def child_environment(
-    environment: Mapping[str, str], extra: Mapping[str, str]
-) -> dict[str, str]:
+def child_environment(environment: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """Return `environment` with `extra`, and with this process's import path."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**environment, "PYTHONPATH": path, **extra}
@@ -84,7 +83,7 @@ class EngineProcess:
                 limit=_LONGEST_EVENT,
             )
         except OSError as error:
-            log.error("engine.spawn_failed", model=title, error=str(error))
+            log.exception("engine.spawn_failed", model=title)
             raise EngineStartFailed("the node cannot start an engine process now") from error
         child = cls(process, title)
         try:
@@ -139,12 +138,12 @@ class EngineProcess:
     async def _introduce(self, task: Mapping[str, Any]) -> None:
         """Hand the task over and read the answer."""
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - both are pipes
-        try:
+        if stdin is None or stdout is None:
+            raise TypeError("an engine is started with pipes")
+        # Where it is dead already, its stdout says so, too.
+        with suppress(BrokenPipeError, ConnectionResetError):
             stdin.write(json.dumps(task).encode() + b"\n")
             await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # It is dead already; stdout says so, too.
         event = _parse_event(await stdout.readline())
         match event.get("event"):
             case "ready":
@@ -158,7 +157,9 @@ class EngineProcess:
             case _:
                 reason = await self._ended_by_itself()
                 self._log_output(reason)
-                raise EngineFailed(f"the engine ended while it started: {reason}", said=reason, tail=self._lines)
+                raise EngineFailed(
+                    f"the engine ended while it started: {reason}", said=reason, tail=self._lines
+                )
 
     async def _ended_by_itself(self) -> str:
         """Return how the child ended, with all that it had to say; make it end if it does not."""
@@ -170,7 +171,8 @@ class EngineProcess:
         return _describe(await self._process.wait())
 
     async def _drain(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101 - a pipe
+        if self._process.stderr is None:
+            raise TypeError("an engine is started with pipes")
         rest = b""
         while chunk := await self._process.stderr.read(1 << 16):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -188,10 +190,9 @@ class EngineProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         if self.alive:
-            try:
+            # It may have ended by itself and be about to be reaped.
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
-            except ProcessLookupError:
-                pass  # It ended by itself and is about to be reaped.
 
     def _log_output(self, reason: str) -> None:
         log.info("engine.output", model=self._title, reason=reason, tail=list(self._lines))

@@ -84,7 +84,9 @@ def read_facts(path: Path) -> GgufFacts:
         raise PreflightFailed("not_found", f"there is no model file {path}") from error
     except OSError as error:
         reason = error.strerror or "input/output error"
-        raise PreflightFailed("not_found", f"the model file {path} cannot be read: {reason}") from error
+        raise PreflightFailed(
+            "not_found", f"the model file {path} cannot be read: {reason}"
+        ) from error
     except Unsupported as error:
         raise PreflightFailed("unsupported_format", f"{path.name} {error}") from error
     except Malformed as error:

@@ -113,4 +113,7 @@ class Harness(Protocol):
         """Return MiB the engine will hold when it is busy, over all devices together."""
 
     async def start(self, spec: EngineSpec, report: Report) -> Engine:
-        """Return the engine once it answers. Raises EngineStartFailed; cancelling leaves nothing."""
+        """Return the engine once it answers. Cancelling leaves nothing.
+
+        Raises EngineStartFailed, or PreflightFailed for files that the engine refuses.
+        """

@@ -8,6 +8,7 @@ promised and victims are marked in one step, so a load that does not fit has tou
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -36,9 +37,19 @@ DECIDE_SECS = 2.0
 #: A failed model stays listed for so long, so that everybody who waited sees why. A load that did not
 #: fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
-CRASHES_BEFORE_GIVING_UP = 5
-CRASH_WINDOW_SECS = 600.0
-RESTART_DELAY_SECS = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarts:
+    """How often a crashed engine is started again: pauses grow fourfold, and there is an end."""
+
+    first_pause_secs: float = 0.25
+    crashes_before_giving_up: int = 5
+    window_secs: float = 600.0
+
+    def pause_secs(self, crashes: int) -> float:
+        """Return the pause after so many crashes in the window: 0.25, 1, 4, 16 s."""
+        return float(self.first_pause_secs * 4 ** (crashes - 1))
 
 
 class Prepared(Protocol):
@@ -82,7 +93,9 @@ class Registry:
         devices: tuple[Device, ...],
         admission: AdmissionSettings,
         timeouts: NeuronTimeouts,
+        restarts: Restarts | None = None,
     ) -> None:
+        self._restarts = restarts or Restarts()
         self._workshop = workshop
         self._ledger = ledger
         self._devices = devices
@@ -112,7 +125,7 @@ class Registry:
     def serving(self, model: str) -> tuple[Resident, Engine]:
         """Return the loaded model and its engine. Raises 503 while it arrives, 404 otherwise."""
         resident = self._residents.get(model)
-        if resident is None or resident.status is Status.FAILED:
+        if resident is None:
             raise ModelNotFound(
                 f"the model {model!r} is not loaded on this node; POST /models/load first",
                 param="model",
@@ -358,17 +371,17 @@ class Registry:
             assert resident.engine is not None  # noqa: S101  # loaded
             reason = await resident.engine.wait()
             now = time.monotonic()
-            resident.crashes = [at for at in resident.crashes if now - at < CRASH_WINDOW_SECS]
+            resident.crashes = [at for at in resident.crashes if now - at < self._restarts.window_secs]
             resident.crashes.append(now)
             log.error(
                 "engine.crashed", model=resident.id, reason=reason, crashes=len(resident.crashes)
             )
-            if len(resident.crashes) >= CRASHES_BEFORE_GIVING_UP:
+            if len(resident.crashes) >= self._restarts.crashes_before_giving_up:
                 raise Unavailable(f"the engine of {resident.id!r} keeps crashing", code="engine_crashed")
             resident.engine = None
             resident.status = Status.RECOVERING
             self._changed()
-            await asyncio.sleep(RESTART_DELAY_SECS * 4 ** (len(resident.crashes) - 1))
+            await asyncio.sleep(self._restarts.pause_secs(len(resident.crashes)))
             await self._start(resident, prepared)
             log.info("engine.recovered", model=resident.id)
 

@@ -1,6 +1,7 @@
 """Requests that tests make, and how their answers are read."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.fleet.processes import Daemon
+from tests.fleet.processes import Daemon, eventually
 
 CHAT = "/v1/chat/completions"
 
@@ -90,6 +91,39 @@ def stream(daemon: Daemon, model: str, **more: Any) -> Streamed:
         assert response.status_code == 200, response.read()
         streamed.frames.extend(frames(response))
     return streamed
+
+
+class Talk:
+    """A streamed request read in the background, so that tests can act in the middle of it."""
+
+    def __init__(self, daemon: Daemon, model: str, **more: Any) -> None:
+        self.streamed = Streamed()
+        self.status = 0
+        self.broken: httpx.HTTPError | None = None
+        self._client = httpx.Client(timeout=60, trust_env=False)
+        body = say(model, stream=True, **more)
+        self._thread = threading.Thread(target=self._read, args=(f"{daemon.url}{CHAT}", body))
+        self._thread.start()
+
+    def under_way(self) -> None:
+        """Wait until tokens are arriving."""
+        eventually(lambda: len(self.streamed.frames) > 3, what="no tokens came")
+
+    def end(self) -> Streamed:
+        """Read to the end and return everything."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        self._client.close()
+        return self.streamed
+
+    def _read(self, url: str, body: dict[str, Any]) -> None:
+        try:
+            with self._client.stream("POST", url, json=body) as response:
+                self.status = response.status_code
+                for one in frames(response):
+                    self.streamed.frames.append(one)
+        except httpx.HTTPError as error:
+            self.broken = error
 
 
 def row(neuron: Daemon, model: str) -> dict[str, Any] | None:

@@ -12,7 +12,10 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
+
+_Untyped: TypeAlias = Any
+"""What xllamacpp and JSON give: it has no types to check."""
 
 _PR_SET_PDEATHSIG = 1
 _SPARE_HTTP_THREADS = 8
@@ -61,7 +64,7 @@ def _leave_with_stdin() -> None:
 
 def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Load in this thread; return the server, which answers by itself, and what to say of it."""
-    import xllamacpp  # noqa: PLC0415 - a failure to import is told like any other
+    import xllamacpp  # noqa: PLC0415 - a failed import is told
 
     server = xllamacpp.Server(_parameters(xllamacpp, task))
     url = server.listening_address
@@ -69,7 +72,7 @@ def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return server, {"url": url, "slots": len(slots), "context": slots[0]["n_ctx"]}
 
 
-def _parameters(xllamacpp: Any, task: dict[str, Any]) -> Any:
+def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = task["path"]
     parameters.model_alias = {task["model_id"]}
@@ -103,12 +106,12 @@ def _parameters(xllamacpp: Any, task: dict[str, Any]) -> Any:
     return parameters
 
 
-def _enumerated(kinds: Any, prefix: str, word: str) -> Any:
+def _enumerated(kinds: _Untyped, prefix: str, word: str) -> _Untyped:
     """Return the member of `kinds` for `word`, however its name is cased (`F16`, `Q8_0`)."""
     return next(kind for kind in kinds if kind.name.lower() == f"{prefix}{word}".lower())
 
 
-def _get(url: str, path: str, secret: str) -> Any:
+def _get(url: str, path: str, secret: str) -> _Untyped:
     host, _, port = url.removeprefix("http://").rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
     try:

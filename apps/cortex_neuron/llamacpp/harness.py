@@ -103,7 +103,7 @@ class LlamaCppHarness:
         capabilities: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
     ) -> EngineSpec:
-        """Return how the model shall run. Raises InvalidRequest for an option that is not there."""
+        """Return how the model shall run. Raises InvalidRequest for an unknown option."""
         merged = merge_options(self._settings, options or {}, facts.context_length)
         asked = ("embedding",) if "embedding" in capabilities else ()
         return EngineSpec(
@@ -115,7 +115,7 @@ class LlamaCppHarness:
         )
 
     def estimate(self, facts: ModelFacts, spec: EngineSpec) -> int:
-        """Return MiB the engine will hold when busy, over all devices; the module has the formula."""
+        """Return MiB the engine will hold when busy; the module's text has the formula."""
         options = LlamaCppOptions.model_validate(dict(spec.options))
         element = (_CACHE_BYTES[options.cache_type_k] + _CACHE_BYTES[options.cache_type_v]) / 2
         cells, vocabulary = options.cells, facts.vocabulary or 0
@@ -151,7 +151,7 @@ class LlamaCppHarness:
 async def start_child(
     task: Mapping[str, Any], *, title: str, environment: Mapping[str, str], timeout_secs: float
 ) -> EngineProcess:
-    """Start llama.cpp on `task`. Raises EngineStartFailed, or PreflightFailed for a file it refuses."""
+    """Start llama.cpp on `task`. Raises EngineStartFailed, or PreflightFailed for a bad file."""
     try:
         return await EngineProcess.start(
             python_module("cortex_neuron.llamacpp.engine"),

@@ -15,8 +15,9 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 class LlamaCppOptions(LlamaCppSettings):
     """Everything that can be chosen for one engine.
 
-    `context` is the room for the tokens of all requests together while `shared_context` is on: one
-    may use all of it. Off, each of the `parallel` requests has as much, for as many times the memory.
+    While `shared_context` is on, `context` is the room for the tokens of all requests together, and
+    one may use all of it. Off, each of the `parallel` requests has as much, for as many times the
+    memory.
     """
 
     shared_context: bool = True
@@ -25,7 +26,9 @@ class LlamaCppOptions(LlamaCppSettings):
     ubatch: int = Field(default=512, ge=1)
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
-    prompt_cache_mb: int = Field(default=0, ge=0, description="RAM for prompts that left the slots.")
+    prompt_cache_mb: int = Field(
+        default=0, ge=0, description="RAM for prompts that left the slots."
+    )
     pooling: Literal["mean", "cls", "last"] | None = None
 
     @property

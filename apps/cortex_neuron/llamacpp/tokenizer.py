@@ -66,7 +66,9 @@ class Tokenizers:
     def pids(self) -> tuple[int, ...]:
         """The processes that run now."""
         tasks = [v.start for v in self._state.open.values()]
-        return tuple(t.result().pid for t in tasks if t.done() and not t.cancelled() and not t.exception())
+        return tuple(
+            t.result().pid for t in tasks if t.done() and not t.cancelled() and not t.exception()
+        )
 
     async def count(self, path: Path, model_id: str, body: bytes) -> int:
         """Return the prompt tokens of `body`: a chat, or a text as `prompt`, `input` or `content`.
@@ -215,13 +217,15 @@ def _texts(request: Mapping[str, Any]) -> list[str | int]:
     """Return the texts, or ready-made tokens, that make up a plain prompt."""
     value = next((request[key] for key in _TEXTS if key in request), None)
     parts = value if isinstance(value, list) else [value]
-    flat = [one for part in parts for one in (part if isinstance(part, list) else [part])]
-    if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in flat):
-        raise InvalidRequest("give 'messages', or text as 'prompt', 'input' or 'content'")
+    flat = list[str | int]()
+    for one in (one for part in parts for one in (part if isinstance(part, list) else [part])):
+        if not isinstance(one, str | int) or isinstance(one, bool):
+            raise InvalidRequest("give 'messages', or text as 'prompt', 'input' or 'content'")
+        flat.append(one)
     return flat
 
 
-def _count(number: Any) -> int:
+def _count(number: object) -> int:
     if not isinstance(number, int):
         raise UpstreamMalformed("the model's tokenizer answered nonsense")
     return number

@@ -14,7 +14,9 @@ from cortex_core.errors import PreflightFailed
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _LABEL = re.compile(
-    r"(?:^|[-._/ ])((?:UD-)?(?:I?Q\d+(?:_[A-Z0-9]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|F32))(?=[-. ]|$)",
+    r"(?:^|[-._/ ])"
+    r"((?:UD-)?(?:I?Q\d+(?:_[A-Z0-9]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F16|F32))"
+    r"(?=[-. ]|$)",
     re.IGNORECASE,
 )
 
@@ -59,7 +61,7 @@ def choose(names: Iterable[str], quant: str | None, where: str) -> str:
         if len(models) == 1:
             return models[0]
         raise _not_found(models, None, f"{where} holds {len(models)} GGUF files; name a quant")
-    wanted = quant.casefold()
+    wanted = quant.casefold().removesuffix(".gguf")
     for means in (_label, _stem):
         if found := [name for name in models if means(name) == wanted]:
             if len(found) == 1:
@@ -78,7 +80,9 @@ def _stem(name: str) -> str:
 
 def _not_found(models: list[str], requested: str | None, sentence: str) -> PreflightFailed:
     labels = [quant_of(name) or PurePosixPath(name).name for name in models]
-    available = labels if len(set(labels)) == len(labels) else [PurePosixPath(m).stem for m in models]
+    available = (
+        labels if len(set(labels)) == len(labels) else [PurePosixPath(m).stem for m in models]
+    )
     by_fold = {label.casefold(): label for label in available}
     near = difflib.get_close_matches((requested or "").casefold(), by_fold, n=1, cutoff=0.3)
     nearest = by_fold[near[0]] if near else None

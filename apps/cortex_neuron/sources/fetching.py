@@ -33,7 +33,7 @@ class Fetching:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise PreflightFailed `no_space` when `needed` bytes do not fit where `folder` is or will be."""
+    """Raise PreflightFailed `no_space` when `needed` bytes do not fit below `folder`."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < needed:

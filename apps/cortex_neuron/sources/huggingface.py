@@ -7,12 +7,15 @@ the files are in the cache: a node must come up without its way to the Internet.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 from cortex_core.errors import PreflightFailed
 from cortex_neuron.sources.choose import choose, is_model, shards_of
 from cortex_neuron.sources.fetching import Fetching, require_space
 from cortex_neuron.sources.parse import HuggingFaceSource
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _LIST_SECS = 10.0
 _TRUE = {"1", "on", "yes", "true"}
@@ -87,8 +90,8 @@ def _from_cache(source: HuggingFaceSource, quant: str | None, cache: Path) -> Pa
     if snapshot is None or (wanted and not set(wanted) <= set(names)) or not names:
         raise PreflightFailed(
             "fetch_failed",
-            f"{source.repo} is not in this node's cache and the Hugging Face hub cannot be reached; "
-            "check the node's network and HF_ENDPOINT, or name a local path as the source",
+            f"{source.repo} is not in this node's cache and the Hugging Face hub cannot be "
+            "reached; check the node's network and HF_ENDPOINT, or name a local path as the source",
         )
     file = source.file or choose(names, quant, f"the cached part of {source.repo}")
     if absent := [name for name in shards_of(file) if name not in names]:
@@ -97,7 +100,7 @@ def _from_cache(source: HuggingFaceSource, quant: str | None, cache: Path) -> Pa
             f"{absent[0]!r} of {source.repo} is not in this node's cache and the Hugging Face hub "
             "cannot be reached; check the node's network",
         )
-    return snapshot / file
+    return snapshot / shards_of(file)[0]
 
 
 def _list_remote(
@@ -108,8 +111,8 @@ def _list_remote(
         return None
     # The client takes a while to import, and a node without such sources never needs it.
     try:
-        import huggingface_hub as hub  # noqa: PLC0415
-        from huggingface_hub import errors  # noqa: PLC0415
+        import huggingface_hub as hub  # noqa: PLC0415 - slow to import
+        from huggingface_hub import errors  # noqa: PLC0415 - slow to import
     except ImportError:
         return None
     api = hub.HfApi(endpoint=environment.get("HF_ENDPOINT"), token=environment.get("HF_TOKEN"))
@@ -127,8 +130,8 @@ def _list_remote(
 def _download(
     source: HuggingFaceSource, name: str, cache: Path, before: int, total: int, fetching: Fetching
 ) -> Path:
-    import huggingface_hub as hub  # noqa: PLC0415
-    from huggingface_hub import errors  # noqa: PLC0415
+    import huggingface_hub as hub  # noqa: PLC0415 - slow to import
+    from huggingface_hub import errors  # noqa: PLC0415 - slow to import
 
     fetching.check()
     try:
@@ -167,25 +170,24 @@ def _refused(source: HuggingFaceSource, error: Exception) -> PreflightFailed:
 
 def _transport_error() -> type[Exception]:
     """Return what the hub's HTTP client raises, whichever client this version of it uses."""
-    from huggingface_hub import errors  # noqa: PLC0415
+    from huggingface_hub import errors  # noqa: PLC0415 - slow to import
 
     found = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
     return found if issubclass(found, Exception) else OSError
 
 
-def _progress_class(before: int, total: int, fetching: Fetching) -> Any:
+def _progress_class(before: int, whole: int, fetching: Fetching) -> "type[tqdm[NoReturn]]":
     """Return a bar class that shows nothing, reports bytes, and stops a fetch nobody wants."""
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm  # noqa: PLC0415 - slow to import
 
-    class Progress(tqdm):  # type: ignore[misc, type-arg]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": True})
-            self.bytes = int(kwargs.get("initial") or 0)
+    class Progress(tqdm[NoReturn]):
+        def __init__(self, *, initial: float = 0, total: float | None = None, **_: object) -> None:
+            super().__init__(initial=initial, total=total, disable=True)
+            self.bytes = int(initial)
 
         def update(self, n: float | None = 1) -> None:
             fetching.check()
             self.bytes += int(n or 0)
-            fetching.report(before + self.bytes, total or None)
+            fetching.report(before + self.bytes, whole or None)
 
     return Progress

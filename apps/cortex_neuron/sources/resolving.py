@@ -43,7 +43,8 @@ def _disk_failure(error: OSError, cache_dir: Path) -> PreflightFailed:
     reason = error.strerror or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return PreflightFailed(
-            "no_space", f"the disk under {cache_dir} ran full while the model was fetched; make room"
+            "no_space",
+            f"the disk under {cache_dir} ran full while the model was fetched; make room",
         )
     return PreflightFailed(
         "fetch_failed",

@@ -7,14 +7,17 @@ Value = tuple[int, bytes]
 
 
 def string(text: str) -> Value:
+    """Return a text."""
     return 8, _text(text)
 
 
 def number(value: int) -> Value:
+    """Return an unsigned 32-bit number."""
     return 4, struct.pack("<I", value)
 
 
 def array(items: Sequence[str] | Sequence[int]) -> Value:
+    """Return texts or numbers."""
     texts = [one for one in items if isinstance(one, str)]
     if texts:
         return 9, struct.pack("<IQ", 8, len(texts)) + b"".join(map(_text, texts))
@@ -22,6 +25,7 @@ def array(items: Sequence[str] | Sequence[int]) -> Value:
 
 
 def tensor(name: str, shape: Sequence[int], *, kind: int, offset: int) -> bytes:
+    """Return the description of one tensor."""
     sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
     return _text(name) + sizes + struct.pack("<IQ", kind, offset)
 

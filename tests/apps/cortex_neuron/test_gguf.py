@@ -27,6 +27,7 @@ TENSORS = (tensor("w", (32, 4), kind=8, offset=0),)  # Q8_0: 4 blocks of 34 byte
 
 
 def write(folder: Path, data: bytes) -> Path:
+    """Write a file."""
     path = folder / "m.gguf"
     path.write_bytes(data)
     return path
@@ -74,6 +75,7 @@ def test_capabilities_come_from_the_file(
 
 
 def refuse(path: Path) -> PreflightFailed:
+    """Return the refusal of a file."""
     with pytest.raises(PreflightFailed) as caught:
         read_facts(path)
     return caught.value
@@ -116,19 +118,22 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     assert refuse(tmp_path).kind == "not_found"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200
+)
 @given(at=st.integers(0, 400), byte=st.integers(0, 255), cut=st.integers(0, 400))
 def test_no_damage_makes_it_crash(tmp_path: Path, at: int, byte: int, cut: int) -> None:
     """Any byte changed and any cut: facts or PreflightFailed, nothing else."""
     data = bytearray(gguf(BASE, TENSORS, 136))
     data[at % len(data)] = byte
     path = write(tmp_path, bytes(data[: len(data) - cut]))
+    outcome = "read"
     try:
-        facts = read_facts(path)
+        read_facts(path)
     except PreflightFailed as error:
-        assert error.kind in {"corrupt", "unsupported_format"}
-    else:
-        assert facts.architecture
+        outcome = error.kind
+
+    assert outcome in {"read", "corrupt", "unsupported_format"}
 
 
 def test_the_demo_model_is_understood() -> None:

@@ -36,6 +36,7 @@ def test_a_quant_picks_its_file(quant: str, expected: str) -> None:
 
 
 def refuse(names: list[str], quant: str | None) -> PreflightFailed:
+    """Return the refusal of a choice."""
     with pytest.raises(PreflightFailed) as caught:
         choose(names, quant, "here")
     return caught.value
@@ -77,7 +78,10 @@ def test_shards_belong_together() -> None:
     """The first stands for all of them."""
     assert is_model("m-00001-of-00002.gguf")
     assert not is_model("m-00002-of-00002.gguf")
-    assert shards_of("d/m-00001-of-00002.gguf") == ("d/m-00001-of-00002.gguf", "d/m-00002-of-00002.gguf")
+    assert shards_of("d/m-00001-of-00002.gguf") == (
+        "d/m-00001-of-00002.gguf",
+        "d/m-00002-of-00002.gguf",
+    )
     assert shards_of("m.gguf") == ("m.gguf",)
     assert quant_of("SmolLM2-135M-Instruct.Q4_1.gguf") == "Q4_1"
     assert quant_of("plain.gguf") is None

@@ -34,7 +34,9 @@ def _offline(tmp_path: Path) -> Fetching:
     return Fetching(cache_dir=tmp_path / "cache", environment=environment)
 
 
-def test_a_hub_out_of_reach_is_no_failure_with_a_warm_cache(tmp_path: Path, offline: Fetching) -> None:
+def test_a_hub_out_of_reach_is_no_failure_with_a_warm_cache(
+    tmp_path: Path, offline: Fetching
+) -> None:
     """By file, by quant, by revision: the cache answers."""
     snapshot = lay(tmp_path / "hub", "m-Q4_0.gguf", "m-Q8_0.gguf")
     by_file = HuggingFaceSource(repo="org/repo", file="m-Q4_0.gguf")
@@ -55,7 +57,9 @@ def test_offline_by_choice_asks_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [None, "other.gguf", "m-00001-of-00002.gguf"])
-def test_what_is_not_cached_cannot_be_had_offline(tmp_path: Path, offline: Fetching, file: str | None) -> None:
+def test_what_is_not_cached_cannot_be_had_offline(
+    tmp_path: Path, offline: Fetching, file: str | None
+) -> None:
     """The sentence says what to do; a shard that is missing counts as missing."""
     if file is not None:
         lay(tmp_path / "hub", "m-00001-of-00002.gguf")
@@ -86,14 +90,22 @@ def _hub() -> Iterator[Hub]:
             name = path.rpartition("/resolve/main/")[2]
             if path.startswith("/api/models/org/repo"):
                 files = [{"rfilename": n, "size": len(d)} for n, d in hub.files.items()]
-                self._answer(json.dumps({"id": "org/repo", "sha": COMMIT, "siblings": files}).encode())
+                self._answer(
+                    json.dumps({"id": "org/repo", "sha": COMMIT, "siblings": files}).encode()
+                )
             elif path.startswith("/org/repo/") and name in hub.files:
                 self._answer(hub.files[name], etag=f'"{name}"', commit=COMMIT)
             else:
                 self._answer(b"", status=404, code="RepoNotFound")
 
         def _answer(
-            self, body: bytes, *, status: int = 200, etag: str = "", commit: str = "", code: str = ""
+            self,
+            body: bytes,
+            *,
+            status: int = 200,
+            etag: str = "",
+            commit: str = "",
+            code: str = "",
         ) -> None:
             self.send_response(status)
             named = {"ETag": etag, "X-Repo-Commit": commit, "X-Error-Code": code}
@@ -105,7 +117,7 @@ def _hub() -> Iterator[Hub]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -118,6 +130,7 @@ def _hub() -> Iterator[Hub]:
 
 
 def online(tmp_path: Path, hub: Hub) -> dict[str, str]:
+    """Return an environment in which the hub is `hub`."""
     return {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": hub.url}
 
 

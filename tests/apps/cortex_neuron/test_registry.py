@@ -1,0 +1,342 @@
+"""The one writer: one load an id, one step for memory and victims, bounded recovery."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from cortex_core.errors import (
+    ApiError,
+    InsufficientVram,
+    ModelNotFound,
+    PreflightFailed,
+    ShuttingDown,
+    Unavailable,
+)
+from cortex_core.settings import AdmissionSettings, NeuronTimeouts
+from cortex_core.wire import LoadRequest, Progress
+from cortex_neuron.ledger import Ledger
+from cortex_neuron.registry import Registry, Restarts
+from cortex_router import Device, Status
+
+
+class FakeEngine:
+    """An engine that ends when it is told to."""
+
+    url = "http://127.0.0.1:1"
+    headers: Mapping[str, str] = {}
+    pid = 1
+    slots = 2
+    context: int | None = 512
+    capabilities = ("chat",)
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def wait(self) -> str:
+        """Return once it has ended."""
+        await self.ended.wait()
+        return "killed"
+
+    async def stop(self, timeout_secs: float) -> None:
+        """End it."""
+        self.ended.set()
+
+
+@dataclass(slots=True)
+class FakeWorld:
+    """Models of known size, starts that can be held or made to fail, and a record of what happened."""
+
+    ledger: Ledger
+    sizes: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, ApiError] = field(default_factory=dict)
+    hold: asyncio.Event | None = None
+    said: list[str] = field(default_factory=list)
+    engines: dict[str, FakeEngine] = field(default_factory=dict)
+    total: int = 20
+
+    def harness_for(self, request: LoadRequest) -> str:
+        """One harness for all."""
+        return "fake"
+
+    async def prepare(
+        self, request: LoadRequest, report: Callable[[Progress], None]
+    ) -> "FakePrepared":
+        """Know the size, or refuse."""
+        self.said.append(f"prepare {request.model_id}")
+        if (refusal := self.refusals.get(request.model_id)) is not None:
+            raise refusal
+        return FakePrepared(self, request.model_id, self.sizes.get(request.model_id, 8))
+
+    async def measure(self, engines: Mapping[str, FakeEngine]) -> Mapping[str, int]:
+        """Read what runs: every engine takes exactly its size."""
+        taken = {
+            model: self.sizes.get(model, 8)
+            for model, engine in self.engines.items()
+            if not engine.ended.is_set()
+        }
+        self.ledger.observe({0: self.total - sum(taken.values())}, taken)
+        return {model: mb for model, mb in taken.items() if model in engines}
+
+
+@dataclass(slots=True)
+class FakePrepared:
+    """A model ready to start."""
+
+    world: FakeWorld
+    model: str
+    required_mb: int
+    capabilities: tuple[str, ...] = ("chat",)
+
+    async def start(self, devices: tuple[int, ...]) -> FakeEngine:
+        """Start it, when the world lets it."""
+        self.world.said.append(f"start {self.model}")
+        if self.world.hold is not None:
+            await self.world.hold.wait()
+        engine = self.world.engines[self.model] = FakeEngine()
+        return engine
+
+
+@dataclass(slots=True)
+class Desk:
+    """A registry and its world."""
+
+    world: FakeWorld
+    registry: Registry
+
+    def status(self, model: str) -> Status | None:
+        """Return the status of a model."""
+        found = self.registry.residents.get(model)
+        return None if found is None else found.status
+
+
+def desk(*, restarts: Restarts | None = None, **world: object) -> Desk:
+    """A node with one device of 20 MiB."""
+    ledger = Ledger({0: 20})
+    made = FakeWorld(ledger, **world)  # type: ignore[arg-type]
+    registry = Registry(
+        workshop=made,  # type: ignore[arg-type]
+        ledger=ledger,
+        devices=(Device(index=0, total_mb=20),),
+        admission=AdmissionSettings(),
+        timeouts=NeuronTimeouts(),
+        restarts=restarts,
+    )
+    return Desk(made, registry)
+
+
+async def until(check: Callable[[], bool]) -> None:
+    """Let tasks run until `check` holds, for a second at most."""
+    async with asyncio.timeout(1):
+        while not check():
+            await asyncio.sleep(0.001)
+
+
+def load(model: str, *, wait: bool = True, evict: tuple[str, ...] = ()) -> LoadRequest:
+    """A load order."""
+    return LoadRequest(model_id=model, wait=wait, evict=evict)
+
+
+async def test_many_callers_of_one_id_share_one_load() -> None:
+    """N callers, one engine, everybody hears `loaded`."""
+    node = desk()
+
+    answers = await asyncio.gather(*(node.registry.load(load("m")) for _ in range(10)))
+
+    assert {answer.status for answer in answers} == {"loaded"}
+    assert node.world.said == ["prepare m", "start m"]
+    await node.registry.close(0)
+
+
+async def test_loads_of_different_ids_do_not_wait_for_each_other() -> None:
+    """The gate is per id."""
+    node = desk(hold=asyncio.Event())
+
+    await node.registry.load(load("a", wait=False))
+    await node.registry.load(load("b", wait=False))
+    await until(lambda: "start b" in node.world.said)
+
+    assert node.status("a") is Status.LOADING
+    assert node.world.hold is not None
+    node.world.hold.set()
+    await node.registry.close(0)
+
+
+async def test_two_loads_cannot_count_on_the_same_memory() -> None:
+    """The second is refused while the first has taken nothing yet, and leaves no trace."""
+    node = desk(sizes={"a": 12, "b": 12}, hold=asyncio.Event())
+    await node.registry.load(load("a", wait=False))
+
+    with pytest.raises(InsufficientVram):
+        await node.registry.load(load("b", wait=False))
+    await until(lambda: node.status("b") is None)
+
+    assert list(node.world.ledger.held) == ["a"]
+    await node.registry.close(0)
+
+
+async def test_an_eviction_and_its_load_are_one_step() -> None:
+    """The victim has gone before the newcomer starts, and its memory is promised meanwhile."""
+    node = desk(sizes={"a": 12, "b": 12})
+    await node.registry.load(load("a"))
+
+    await node.registry.load(load("b", evict=("a",)))
+
+    assert (node.status("a"), node.status("b")) == (None, Status.LOADED)
+    assert node.world.engines["a"].ended.is_set()
+    await node.registry.close(0)
+
+
+async def test_nobody_is_evicted_without_need() -> None:
+    """`evict` is a permission, not an order."""
+    node = desk(sizes={"a": 8, "b": 8})
+    await node.registry.load(load("a"))
+
+    await node.registry.load(load("b", evict=("a",)))
+
+    assert node.status("a") is Status.LOADED
+    await node.registry.close(0)
+
+
+async def test_a_busy_victim_stays() -> None:
+    """A gateway's picture may be old; the node's is not."""
+    node = desk(sizes={"a": 12, "b": 12})
+    await node.registry.load(load("a"))
+
+    async with node.registry.residents["a"].admission.seat():
+        with pytest.raises(InsufficientVram) as refused:
+            await node.registry.load(load("b", evict=("a",)))
+
+    assert node.status("a") is Status.LOADED
+    assert refused.value.extra["evictable"] == []
+    await node.registry.close(0)
+
+
+async def test_a_refused_load_can_be_tried_again_at_once() -> None:
+    """A load that did not fit has not failed."""
+    node = desk(sizes={"a": 12, "b": 12})
+    await node.registry.load(load("a"))
+    with pytest.raises(InsufficientVram):
+        await node.registry.load(load("b"))
+
+    answer = await node.registry.load(load("b", evict=("a",)))
+
+    assert answer.status == "loaded"
+    await node.registry.close(0)
+
+
+async def test_a_failed_preflight_is_told_and_listed() -> None:
+    """Everybody who asked hears why, and the row shows it."""
+    node = desk(refusals={"m": PreflightFailed("corrupt", "the file is cut short")})
+
+    with pytest.raises(PreflightFailed):
+        await node.registry.load(load("m"))
+
+    (row,) = node.registry.rows()
+    assert (row.status, row.error) == ("failed", "the file is cut short")
+    with pytest.raises(Unavailable):
+        node.registry.serving("m")
+
+
+async def test_a_crashed_engine_is_started_again() -> None:
+    """It shows as recovering, its memory stays promised, and it comes back by itself."""
+    node = desk(restarts=Restarts(first_pause_secs=0.01))
+    await node.registry.load(load("m"))
+
+    node.world.engines["m"].ended.set()
+    await until(lambda: node.status("m") is Status.RECOVERING)
+    held = list(node.world.ledger.held)
+    with pytest.raises(Unavailable):
+        node.registry.serving("m")
+    await until(lambda: node.status("m") is Status.LOADED)
+
+    assert held == ["m"]
+    assert node.world.said.count("start m") == 2
+    await node.registry.close(0)
+
+
+async def test_an_engine_that_keeps_crashing_is_given_up() -> None:
+    """A flapping engine is worse than a dead one; its memory comes back."""
+    node = desk(restarts=Restarts(first_pause_secs=0.001, crashes_before_giving_up=3))
+    await node.registry.load(load("m"))
+
+    for start in range(1, 4):
+        await until(lambda n=start: node.world.said.count("start m") == n)  # type: ignore[misc]
+        await until(lambda: node.status("m") is Status.LOADED)
+        node.world.engines["m"].ended.set()
+        await until(lambda: node.status("m") is not Status.LOADED)
+    await until(lambda: node.status("m") is Status.FAILED)
+
+    assert node.world.said.count("start m") == 3
+    assert node.world.ledger.held == {}
+
+
+async def test_pauses_between_restarts_grow() -> None:
+    """0.25, 1, 4, 16 seconds."""
+    assert [Restarts().pause_secs(n) for n in (1, 2, 3, 4)] == [0.25, 1, 4, 16]
+
+
+async def test_an_unload_waits_for_requests_and_refuses_newcomers() -> None:
+    """Drain, then gone."""
+    node = desk()
+    await node.registry.load(load("m"))
+    admission = node.registry.residents["m"].admission
+
+    async with admission.seat():
+        leaving = asyncio.create_task(node.registry.unload("m", 5))
+        await until(lambda: node.status("m") is Status.UNLOADING)
+        with pytest.raises(Unavailable):
+            async with admission.seat():
+                pass
+        running = not node.world.engines["m"].ended.is_set()
+    await leaving
+
+    assert running
+    assert node.registry.rows() == []
+    with pytest.raises(ModelNotFound):
+        node.registry.serving("m")
+
+
+async def test_an_unload_during_the_load_abandons_it() -> None:
+    """No engine is left behind, nobody waits for ever, and the memory is free."""
+    node = desk(hold=asyncio.Event())
+    loading = asyncio.create_task(node.registry.load(load("m")))
+    await until(lambda: "start m" in node.world.said)
+
+    await node.registry.unload("m", 0)
+
+    with pytest.raises(ApiError):
+        await loading
+    assert node.world.ledger.held == {}
+    assert node.registry.rows() == []
+
+
+async def test_a_load_during_the_unload_waits_for_its_end() -> None:
+    """And then starts afresh."""
+    node = desk()
+    await node.registry.load(load("m"))
+    async with node.registry.residents["m"].admission.seat():
+        leaving = asyncio.create_task(node.registry.unload("m", 5))
+        await until(lambda: node.status("m") is Status.UNLOADING)
+        again = asyncio.create_task(node.registry.load(load("m")))
+        await asyncio.sleep(0)
+    await leaving
+
+    assert (await again).status == "loaded"
+    assert node.world.said.count("start m") == 2
+    await node.registry.close(0)
+
+
+async def test_a_closing_node_unloads_everything_and_takes_nothing_new() -> None:
+    """The end of a daemon's life."""
+    node = desk(sizes={"a": 4, "b": 4})
+    await node.registry.load(load("a"))
+    await node.registry.load(load("b"))
+
+    await node.registry.close(0)
+
+    assert node.registry.rows() == []
+    assert all(engine.ended.is_set() for engine in node.world.engines.values())
+    with pytest.raises(ShuttingDown):
+        await node.registry.load(load("c"))

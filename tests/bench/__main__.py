@@ -1,0 +1,66 @@
+"""`make bench`: measure what is named, all of it without a name.
+
+    make bench ARGS="hops --rounds 18 --threads 1,2"
+    make bench ARGS="memory startup --json" > measured.json
+
+Everything runs on loopback, ends by itself and leaves nothing behind.
+"""
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from tests.bench import hops, memory, startup
+from tests.bench.machine import header
+from tests.bench.reporting import Report
+from tests.demo_model import demo_model_path
+
+
+class Measurement(StrEnum):
+    """What can be measured."""
+
+    HOPS = "hops"
+    MEMORY = "memory"
+    STARTUP = "startup"
+
+
+def main(
+    measurements: Annotated[list[Measurement] | None, typer.Argument()] = None,
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="hops: rounds after warm-up.")] = 12,
+    tokens: Annotated[int, typer.Option(min=2, help="hops: tokens of a warm answer.")] = 128,
+    threads: Annotated[
+        str, typer.Option(help="hops: engine threads, as in 1,2. Default: one per core.")
+    ] = "",
+    requests: Annotated[int, typer.Option(min=1, help="memory: requests in between.")] = 50,
+    starts: Annotated[int, typer.Option(min=1, help="startup: how often `cortex up`.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Measure what Cortex costs on this machine."""
+    path = demo_model_path()
+
+    def reports() -> Iterator[Report]:
+        for one in measurements or list(Measurement):
+            match one:
+                case Measurement.HOPS:
+                    for number in threads.split(","):
+                        options = {"threads": int(number)} if number else {}
+                        yield hops.measure(path, rounds=rounds, tokens=tokens, options=options)
+                case Measurement.MEMORY:
+                    yield memory.measure(path, requests=requests)
+                case Measurement.STARTUP:
+                    yield startup.measure(starts=starts)
+
+    about = {**header(), "model": path.name}
+    if as_json:
+        print(json.dumps({**about, "reports": [one.as_json() for one in reports()]}, indent=2))
+        return
+    print("\n".join(f"{name:9} {value}" for name, value in about.items()), flush=True)
+    for one in reports():
+        print(f"\n{one.text()}", flush=True)
+
+
+typer.run(main)
