@@ -1,4 +1,4 @@
-"""What became of one request: one line in the log and one set of observations, whatever happened."""
+"""What became of one request: one line in the log, one set of observations, whatever happened."""
 
 import time
 from dataclasses import dataclass, field
@@ -53,7 +53,9 @@ class Outcome:
         if self.usage is None or self.first_token is None or self.last_chunk is None:
             return None
         span = self.last_chunk - self.first_token
-        return (self.usage.completion - 1) / span if self.usage.completion > 1 and span > 0 else None
+        return (
+            (self.usage.completion - 1) / span if self.usage.completion > 1 and span > 0 else None
+        )
 
     def failed(self, error: ApiError) -> None:
         """Remember the error that the client was told."""

@@ -20,7 +20,7 @@ from cortex_gateway.metrics import Metrics
 from cortex_gateway.neuron_client import NeuronClient
 from cortex_gateway.operating import Operator
 from cortex_gateway.picture import fleet_picture
-from cortex_gateway.routes import add_metrics_route, add_routes
+from cortex_gateway.routes import GatewayApi
 from cortex_gateway.watching import Watcher
 from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
@@ -65,12 +65,16 @@ class Gateway:
             gate=Gate(),
             settings=settings,
         )
-        events = FleetEvents(self._fleet, self._picture)
         self._fleet.on_change(self._measure)
+        api = GatewayApi(
+            inference=self._inference,
+            operator=Operator(self._fleet, self._dispatcher),
+            events=FleetEvents(self._fleet, self._picture),
+        )
         app = make_app("cortex", request_max_mb=settings.gateway.request_max_mb)
-        add_routes(app, self._inference, Operator(self._fleet, self._dispatcher), events)
+        api.add_to(app)
         metrics_app = make_app("cortex-metrics", request_max_mb=1)
-        add_metrics_route(metrics_app, self._inference)
+        api.add_metrics_to(metrics_app)
         await serve_apps(
             [
                 Listener(app=app, address=Address.parse(settings.gateway.listen)),
@@ -136,7 +140,7 @@ class Gateway:
         try:
             settings, catalogue = await asyncio.to_thread(self._reload)
         except ConfigError as error:
-            log.error("config.rejected", error=str(error))
+            log.warning("config.rejected", error=str(error))
             return
         names = {entry.name for entry in settings.neurons}
         for gone in set(self._fleet.nodes) - names:

@@ -1,7 +1,7 @@
 """Bring a request to a replica: decide, act on the decision, wait, decide again.
 
-Every wait has a limit: `load` while a model is on its way, `hold` while room or a node is awaited. One
-load per model is asked for at a time, however many requests want it.
+Every wait has a limit: `load` while a model is on its way, `hold` while room or a node is awaited.
+One load per model is asked for at a time, however many requests want it.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class Dispatcher:
             await watcher.poll()
 
     async def acquire(self, request: RouteRequest) -> Serve:
-        """Return where to send the request, once it can be sent. Raises the ApiError that says no."""
+        """Return where to send the request, once it can be. Raises the ApiError that says no."""
         await self._fleet.first_look(self._settings.observation.timeout_secs)
         decision = decide(self._fleet.view(), request, self.policy(), now())
         if isinstance(decision, Serve):
@@ -173,7 +173,9 @@ class Dispatcher:
             harness=entry.harness if entry else None,
             source=entry.source if entry else None,
             quant=entry.quant if entry else None,
-            tensor_parallel=decision.profile.min_devices if decision.profile.min_devices > 1 else None,
+            tensor_parallel=decision.profile.min_devices
+            if decision.profile.min_devices > 1
+            else None,
             devices=decision.devices or None,
             evict=tuple(victim.model for victim in decision.evict),
             waiting=Waiting(
@@ -181,6 +183,7 @@ class Dispatcher:
             ),
             wait=False,
             vram_mb=entry.vram_mb if entry else None,
+            keep_alive_secs=entry.keep_alive_secs if entry else None,
             capabilities=entry.capabilities if entry else (),
             options=entry.options if entry else {},
         )

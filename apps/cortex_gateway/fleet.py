@@ -1,8 +1,8 @@
 """The gateway's picture of the fleet, kept by whoever observes nodes, read by everybody else.
 
-Nothing here could not be rebuilt from one round of observation. `view()` is what decisions look at: what
-nodes said, plus the requests this gateway sent a moment ago and no node has reported yet, so that a burst
-is spread although all of it arrives between two events.
+Nothing here could not be rebuilt from one round of observation. `view()` is what decisions look
+at: what nodes said, plus the requests this gateway sent a moment ago and no node has reported yet,
+so that a burst is spread although all of it arrives between two events.
 """
 
 import asyncio
@@ -133,7 +133,7 @@ class Fleet:
         return True
 
     async def first_look(self, timeout_secs: float) -> None:
-        """Wait until every node has answered or failed to, so that a new gateway refuses nobody early."""
+        """Wait until every node was asked once: a new gateway refuses nobody before it looked."""
         if self._looked.is_set():
             return
         try:

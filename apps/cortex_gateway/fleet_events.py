@@ -1,7 +1,7 @@
 """`GET /fleet/events`: every change of the picture as a numbered, resumable event.
 
-Events are `snapshot` (the whole of `/fleet`), `node` (one node's picture) and `node_removed`. A node that
-changes many times within `SETTLE_SECS` is told of once.
+Events are `snapshot` (the whole of `/fleet`), `node` (one node's picture) and `node_removed`. A
+node that changes many times within `SETTLE_SECS` is told of once.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class FleetEvents:
         fleet.on_change(self._changed)
 
     async def follow(self, last_event_id: str | None) -> AsyncIterator[bytes]:
-        """Yield frames after `last_event_id`, else a snapshot and what follows; comments in silence."""
+        """Yield frames after `last_event_id`, else a snapshot first; comments in silence."""
         position = self._resume(last_event_id)
         if position is None:
             position = self._number

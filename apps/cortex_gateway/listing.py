@@ -18,7 +18,9 @@ def entries(fleet: Fleet) -> list[dict[str, Any]]:
     seen = {row.id for state in fleet.nodes.values() for row in state.models.values()}
     aliases = fleet.catalogue.aliases
     rows = {
-        model: _entry(fleet, model, catalogue.get(model), [a for a, m in aliases.items() if m == model])
+        model: _entry(
+            fleet, model, catalogue.get(model), [a for a, m in aliases.items() if m == model]
+        )
         for model in catalogue.keys() | seen
     }
     for alias, target in aliases.items():
@@ -35,9 +37,7 @@ def _entry(
         for state in fleet.nodes.values()
         if (row := state.models.get(model)) is not None
     ]
-    locations = [
-        _location(state, row) for state, row in held if row.status != "unloaded"
-    ]
+    locations = [_location(state, row) for state, row in held if row.status != "unloaded"]
     entry: dict[str, Any] = {
         "id": model,
         "object": "model",

@@ -1,4 +1,4 @@
-"""What Prometheus sees. Labels are only ever ids of the catalogue and names of the configuration."""
+"""What Prometheus sees. Labels are ids of the catalogue and names of the configuration, only."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -71,7 +71,10 @@ class Metrics:
             "cortex_cold_starts_total", "Loads that requests caused.", _WHERE, registry=registry
         )
         self.evictions = Counter(
-            "cortex_evictions_total", "Models asked to leave for another.", _WHERE, registry=registry
+            "cortex_evictions_total",
+            "Models asked to leave for another.",
+            _WHERE,
+            registry=registry,
         )
         self.decisions = Counter(
             "cortex_route_decisions_total",

@@ -35,8 +35,8 @@ class NodeRefused(Exception):
 def refused_by_node(status: int, headers: Mapping[str, str], raw: bytes) -> ApiError:
     """Return a node's error answer as ours.
 
-    Refusals of the request itself keep their words, because clients act on them; what went wrong inside
-    the node is logged and told in general terms.
+    Refusals of the request itself keep their words, because clients act on them; what went wrong
+    inside the node is logged and told in general terms.
     """
     try:
         body = loads(raw)

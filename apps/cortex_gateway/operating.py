@@ -24,7 +24,7 @@ class Operator:
         self._dispatcher = dispatcher
 
     async def load(self, name: str, node: str | None) -> tuple[int, dict[str, Any]]:
-        """Start a load, on `node` when one is named. Returns 200 when it is there, 202 on its way."""
+        """Start a load, on `node` if one is named: 200 when it is there, 202 on its way."""
         self._known(node)
         model = self._fleet.view().resolve(name)
         request = RouteRequest(model=name, node=node)

@@ -67,7 +67,11 @@ def node_picture(state: NodeState) -> dict[str, Any]:
     known = {
         "last_seen": state.last_seen,
         "error": state.error,
-        **({"activation": a.model_dump(exclude_none=True)} if (a := state.health.activation) else {}),
+        **(
+            {"activation": a.model_dump(exclude_none=True)}
+            if (a := state.health.activation)
+            else {}
+        ),
     }
     if discovery is not None:
         known |= discovery.model_dump(

@@ -1,8 +1,9 @@
 """The client's side of a streamed answer: opened late, kept alive, ended properly.
 
-Until `hold_secs` have passed a failure is still a clean status. Then the response opens and a comment goes
-out in every second of silence, so that nobody takes a cold load or a long prefill for a dead server.
-Once open, a failure is an error event and then the end: never a silent or a false normal one.
+Until `hold_secs` have passed a failure is still a clean status. Then the response opens and a
+comment goes out in every second of silence, so that nobody takes a cold load or a long prefill for
+a dead server. Once open, a failure is an error event and then the end: never a silent or a false
+normal one.
 """
 
 import asyncio

@@ -1,23 +1,20 @@
 """Every route of the gateway, in one table."""
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from orjson import JSONDecodeError, loads
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from sanic import HTTPResponse, Request, Sanic
 
 from cortex_core import __version__
-from cortex_core.errors import InvalidRequest, ModelNotFound
+from cortex_core.errors import ModelNotFound
 from cortex_core.wire import ModelId
 from cortex_gateway import listing, picture
 from cortex_gateway.fleet_events import FleetEvents
 from cortex_gateway.inference import Inference
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
-from cortex_uplink.serving import answer
-
-
-_Order = TypeVar("_Order", bound=BaseModel)
+from cortex_uplink.serving import answer, read_body
 
 
 class LoadOrder(BaseModel):
@@ -35,96 +32,96 @@ class UnloadOrder(LoadOrder):
     drain_secs: float = Field(default=30.0, ge=0, le=3600)
 
 
-def add_routes(
-    app: Sanic[Any, Any], inference: Inference, operator: Operator, events: FleetEvents
-) -> None:
-    """Add the API to `app`."""
-    fleet = inference.fleet
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayApi:
+    """Everything the routes work with."""
 
-    async def infer(request: Request) -> HTTPResponse | None:
-        return await inference.handle(request)
+    inference: Inference
+    operator: Operator
+    events: FleetEvents
 
-    async def embed(request: Request) -> HTTPResponse | None:
-        return await inference.handle(request, streams=False)
+    def add_to(self, app: Sanic[Any, Any]) -> None:
+        """Add the API to `app`."""
+        app.add_route(self.infer, "/v1/chat/completions", methods=["POST"], name="chat")
+        app.add_route(self.infer, "/v1/completions", methods=["POST"], name="completions")
+        app.add_route(self.embed, "/v1/embeddings", methods=["POST"])
+        app.add_route(self.models, "/v1/models")
+        app.add_route(self.model, "/v1/models/<model_id:path>", unquote=True)
+        app.add_route(self.health, "/health")
+        app.add_route(self.ready, "/ready")
+        app.add_route(self.version, "/version")
+        app.add_route(self.whole_fleet, "/fleet")
+        app.add_route(self.fleet_events, "/fleet/events")
+        app.add_route(self.load, "/fleet/models/load", methods=["POST"])
+        app.add_route(self.unload, "/fleet/models/unload", methods=["POST"])
 
-    async def models(_: Request) -> HTTPResponse:
-        return answer({"object": "list", "data": listing.entries(fleet)})
+    def add_metrics_to(self, app: Sanic[Any, Any]) -> None:
+        """Add the Prometheus exposition to the app of the metrics port."""
+        app.add_route(self.metrics, "/metrics")
 
-    async def model(_: Request, model_id: str) -> HTTPResponse:
-        for entry in listing.entries(fleet):
+    async def infer(self, request: Request) -> HTTPResponse | None:
+        """`POST /v1/chat/completions` and `/v1/completions`."""
+        return await self.inference.handle(request)
+
+    async def embed(self, request: Request) -> HTTPResponse | None:
+        """`POST /v1/embeddings`."""
+        return await self.inference.handle(request, streams=False)
+
+    async def models(self, _: Request) -> HTTPResponse:
+        """`GET /v1/models`."""
+        return answer({"object": "list", "data": listing.entries(self.inference.fleet)})
+
+    async def model(self, _: Request, model_id: str) -> HTTPResponse:
+        """`GET /v1/models/{id}`; ids may hold slashes."""
+        for entry in listing.entries(self.inference.fleet):
             if entry["id"] == model_id:
                 return answer(entry)
         raise ModelNotFound(f"the model {model_id!r} is not in the catalogue", param="model")
 
-    async def health(_: Request) -> HTTPResponse:
-        return answer(picture.health(fleet))
+    async def health(self, _: Request) -> HTTPResponse:
+        """`GET /health`: 200 as long as we live; `status` says how the fleet is."""
+        return answer(picture.health(self.inference.fleet))
 
-    async def ready(_: Request) -> HTTPResponse:
-        state = picture.health(fleet)
-        if inference.gate.draining or not state["nodes"]["healthy"]:
+    async def ready(self, _: Request) -> HTTPResponse:
+        """`GET /ready`: 503 while no node is there, or while we drain."""
+        state = picture.health(self.inference.fleet)
+        if self.inference.gate.draining or not state["nodes"]["healthy"]:
             return answer({"ready": False, **state}, 503)
         return answer({"ready": True, **state})
 
-    async def version(_: Request) -> HTTPResponse:
+    async def version(self, _: Request) -> HTTPResponse:
+        """`GET /version`."""
         return answer({"name": "cortex", "version": __version__})
 
-    async def whole_fleet(_: Request) -> HTTPResponse:
+    async def whole_fleet(self, _: Request) -> HTTPResponse:
+        """`GET /fleet`."""
         return answer(
             picture.fleet_picture(
-                fleet,
-                in_flight=inference.gate.in_flight,
-                waiting=inference.dispatcher.waiting,
+                self.inference.fleet,
+                in_flight=self.inference.gate.in_flight,
+                waiting=self.inference.dispatcher.waiting,
             )
         )
 
-    async def fleet_events(request: Request) -> None:
+    async def fleet_events(self, request: Request) -> None:
+        """`GET /fleet/events`."""
         response = await request.respond(
             content_type="text/event-stream; charset=utf-8", headers={"cache-control": "no-cache"}
         )
-        async for frame in events.follow(request.headers.get("last-event-id")):
+        async for frame in self.events.follow(request.headers.get("last-event-id")):
             await response.send(frame)
 
-    async def load(request: Request) -> HTTPResponse:
-        order = _body(request, LoadOrder)
-        status, body = await operator.load(order.model, order.node)
+    async def load(self, request: Request) -> HTTPResponse:
+        """`POST /fleet/models/load`."""
+        order = read_body(request, LoadOrder)
+        status, body = await self.operator.load(order.model, order.node)
         return answer(body, status)
 
-    async def unload(request: Request) -> HTTPResponse:
-        order = _body(request, UnloadOrder)
-        return answer(await operator.unload(order.model, order.node, order.drain_secs))
+    async def unload(self, request: Request) -> HTTPResponse:
+        """`POST /fleet/models/unload`."""
+        order = read_body(request, UnloadOrder)
+        return answer(await self.operator.unload(order.model, order.node, order.drain_secs))
 
-    for path in ("/v1/chat/completions", "/v1/completions"):
-        app.add_route(infer, path, methods=["POST"], name=f"infer{path.replace('/', '_')}")
-    app.add_route(embed, "/v1/embeddings", methods=["POST"])
-    app.add_route(models, "/v1/models")
-    app.add_route(model, "/v1/models/<model_id:path>", unquote=True)
-    app.add_route(health, "/health")
-    app.add_route(ready, "/ready")
-    app.add_route(version, "/version")
-    app.add_route(whole_fleet, "/fleet")
-    app.add_route(fleet_events, "/fleet/events")
-    app.add_route(load, "/fleet/models/load", methods=["POST"])
-    app.add_route(unload, "/fleet/models/unload", methods=["POST"])
-
-
-def add_metrics_route(app: Sanic[Any, Any], inference: Inference) -> None:
-    """Add the Prometheus exposition to the app of the metrics port."""
-
-    async def metrics(_: Request) -> HTTPResponse:
-        return HTTPResponse(inference.metrics.exposition(), content_type=CONTENT_TYPE)
-
-    app.add_route(metrics, "/metrics")
-
-
-def _body(request: Request, model: type[_Order]) -> _Order:
-    """Return the body of a control request as `model`. Raises InvalidRequest."""
-    try:
-        value = loads(request.body)
-    except JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}", code="malformed_json") from None
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        raise InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param) from None
+    async def metrics(self, _: Request) -> HTTPResponse:
+        """`GET /metrics` on the metrics port."""
+        return HTTPResponse(self.inference.metrics.exposition(), content_type=CONTENT_TYPE)

@@ -1,8 +1,9 @@
 """Watch one node: its event stream where it has one, polls where it has none or says nothing.
 
-A node is unhealthy after so many missed polls in a row, healthy again after the first good one. While
-misses are counted polls come every second, so a dead node is known within a few seconds and a busy one is
-not mistaken for it. Discovery is asked again whenever the boot id is another, or the node was away.
+A node is unhealthy after so many missed polls in a row, healthy again after the first good one.
+While misses are counted polls come every second, so a dead node is known within a few seconds and
+a busy one is not mistaken for it. Discovery is asked again whenever the boot id is another, or the
+node was away.
 """
 
 import asyncio
@@ -53,8 +54,8 @@ class Watcher:
         while True:
             try:
                 await once()
-            except Exception as error:  # noqa: BLE001  # a watcher must outlive any nonsense a node says
-                log.error("watch.crashed", node=self._state.entry.name, exc_info=error)
+            except Exception:  # a watcher must outlive any nonsense a node says
+                log.exception("watch.crashed", node=self._state.entry.name)
                 await asyncio.sleep(RETRY_SECS)
 
     async def _poll_in_turn(self) -> None:

@@ -1,7 +1,7 @@
 """Seats of one model: so many requests at once, so many waiting, nobody for ever.
 
-A seat is taken before the answer opens, so a refusal is a clean status. Seats go in order of arrival.
-A waiter that is cancelled leaves no trace.
+A seat is taken before the answer opens, so a refusal is a clean status. Seats go in order of
+arrival. A waiter that is cancelled leaves no trace.
 """
 
 import asyncio

@@ -75,9 +75,7 @@ class Neuron:
         self._registry = Registry(
             workshop=self._workshop,
             ledger=ledger,
-            devices=tuple(
-                Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices
-            ),
+            devices=tuple(Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices),
             admission=settings.admission,
             timeouts=settings.timeouts,
         )
@@ -148,6 +146,7 @@ class Neuron:
                 resident = self._registry.residents.get(model)
                 if resident is not None and resident.status is Status.LOADED:
                     resident.used_mb = used
+            self._registry.unload_idle(time.time())
             self._journal.touch()
 
     async def _scan_and_activate(self) -> None:
@@ -160,7 +159,7 @@ class Neuron:
         try:
             settings = await asyncio.to_thread(self._reload)
         except ConfigError as error:
-            log.error("config.rejected", error=str(error))
+            log.warning("config.rejected", error=str(error))
             return
         changed = settings != self._settings
         await self._workshop.scan()

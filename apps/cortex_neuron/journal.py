@@ -1,7 +1,7 @@
 """Every change on this node as a numbered event, so that listeners miss nothing and can resume.
 
-State is compared with what was last told, at most every `SETTLE_SECS`: a burst of changes becomes one
-event a model, and a change is out long before the 100 ms that the contract allows.
+State is compared with what was last told, at most every `SETTLE_SECS`: a burst of changes becomes
+one event a model, and a change is out long before the 100 ms that the contract allows.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Who holds how much of which device: the one place where memory is promised.
 
-Reserve before a load starts, settle to what the engine really took, release when it has gone. Room on
-a device is what the last reading found free, less what loads in progress were promised and have not
-taken yet. No awaits: a caller that reserves and marks victims in one go cannot be interleaved.
+Reserve before a load starts, settle to what the engine really took, release when it has gone. Room
+on a device is what the last reading found free, less what loads in progress were promised and have
+not taken yet. No awaits: a caller that reserves and marks victims in one go cannot be interleaved.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -21,7 +21,9 @@ class Metrics:
         self.completion_tokens = Counter(
             "neuron_completion_tokens_total", "Generated tokens.", ("model",), registry=registry
         )
-        self._uptime = Gauge("neuron_uptime_seconds", "Since the daemon started.", registry=registry)
+        self._uptime = Gauge(
+            "neuron_uptime_seconds", "Since the daemon started.", registry=registry
+        )
         self._in_flight = Gauge(
             "neuron_model_in_flight", "Requests in flight.", ("model",), registry=registry
         )

@@ -1,7 +1,8 @@
 """From a request that holds a seat to the engine's answer: streamed through, or folded.
 
-The engine is always asked for a stream. An unstreamed answer is the fold of it: only a streamed request
-is cancelled by the engine the moment its connection closes, and both paths carry the same things.
+The engine is always asked for a stream. An unstreamed answer is the fold of it: only a streamed
+request is cancelled by the engine the moment its connection closes, and both paths carry the same
+things.
 """
 
 import time
@@ -21,7 +22,14 @@ from cortex_core.errors import (
     UpstreamUnreachable,
     envelope,
 )
-from cortex_dialects import CompletionFold, CompletionStream, Front, UsageChunk, frame_of, with_fields
+from cortex_dialects import (
+    CompletionFold,
+    CompletionStream,
+    Front,
+    UsageChunk,
+    frame_of,
+    with_fields,
+)
 from cortex_uplink import Answer, FirstByteTimeout, IdleTimeout, Uplink, UplinkError
 
 log = structlog.get_logger()

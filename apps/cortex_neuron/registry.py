@@ -1,8 +1,9 @@
 """The one writer of what is on this node: loads, evictions, unloads, crashes.
 
-Everything that changes the set of residents happens here, on one event loop, with no await between a
-check and what follows from it. That is the load gate of every model id: N callers, one load. Memory is
-promised and victims are marked in one step, so a load that does not fit has touched nothing.
+Everything that changes the set of residents happens here, on one event loop, with no await between
+a check and what follows from it. That is the load gate of every model id: N callers, one load.
+Memory is promised and victims are marked in one step, so a load that does not fit has touched
+nothing.
 """
 
 import asyncio
@@ -28,14 +29,14 @@ from cortex_neuron.admission import Admission
 from cortex_neuron.harness import Engine
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.resident import Resident
-from cortex_router import Device, NoFit, Node, Profile, Replica, Rules, Status, place
+from cortex_router import Device, Node, NoFit, Profile, Replica, Rules, Status, place
 
 log = structlog.get_logger()
 
 #: A load that is decided this fast is answered at once, also to callers that do not wait.
 DECIDE_SECS = 2.0
-#: A failed model stays listed for so long, so that everybody who waited sees why. A load that did not
-#: fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
+#: A failed model stays listed for so long, so that everybody who waited sees why. A load that did
+#: not fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
 
 
@@ -73,9 +74,7 @@ class Workshop(Protocol):
     def harness_for(self, request: LoadRequest) -> str:
         """Return the harness's name. Raises InvalidRequest when there is none."""
 
-    async def prepare(
-        self, request: LoadRequest, report: Callable[[Progress], None]
-    ) -> Prepared:
+    async def prepare(self, request: LoadRequest, report: Callable[[Progress], None]) -> Prepared:
         """Fetch and read the model. Raises PreflightFailed."""
 
     async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, int]:
@@ -169,6 +168,13 @@ class Registry:
         self._leave(resident, drain_secs)
         await resident.gone.wait()
 
+    def unload_idle(self, now: float) -> None:
+        """Let go of models that nobody has used for their `keep_alive_secs`. `now` is Unix time."""
+        for resident in list(self._residents.values()):
+            if resident.overstays(now):
+                log.info("model.idle", model=resident.id)
+                self._leave(resident, drain_secs=0)
+
     async def close(self, drain_secs: float) -> None:
         """Unload everything; loads in progress are abandoned."""
         self._closing = True
@@ -210,8 +216,8 @@ class Registry:
             self._failed(resident, error)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001  # a task's last resort: nobody may wait for ever
-            log.error("model.crashed", model=resident.id, exc_info=error)
+        except Exception:  # a task's last resort: nobody may wait for ever
+            log.exception("model.crashed", model=resident.id)
             await self._stop_engine(resident)
             self._failed(resident, InternalError("loading failed inside the node; see its log"))
         finally:
@@ -260,6 +266,7 @@ class Registry:
         resident.context = engine.context
         resident.admission.max_in_flight = self._admission.max_in_flight or engine.slots
         resident.progress = None
+        resident.loaded_at = time.time()
         resident.status = Status.LOADED
         resident.arrived.set()
         self._changed()
@@ -267,8 +274,8 @@ class Registry:
     def _reserve(self, resident: Resident) -> list[Resident]:
         """Choose devices, promise memory and mark victims: one step, no await in it.
 
-        The caller's `evict` is its permission, not an order: who is busy stays, and nobody leaves who
-        need not.
+        The caller's `evict` is its permission, not an order: who is busy stays, and nobody leaves
+        who need not.
         """
         assert resident.required_mb is not None  # noqa: S101  # set by the only caller
         request = resident.request
@@ -287,9 +294,7 @@ class Registry:
             for model in self._residents
         }
         picture = self._picture(resident)
-        placement = place(
-            picture, profile, allowed, Rules(), time.time(), only_devices=wanted
-        )
+        placement = place(picture, profile, allowed, Rules(), time.time(), only_devices=wanted)
         if isinstance(placement, NoFit):
             raise self._no_room(resident, placement, wanted, count)
         devices, names = placement.devices, [victim.model for victim in placement.evict]
@@ -340,8 +345,7 @@ class Registry:
         return sorted(
             r.id
             for r in self._residents.values()
-            if r.status is Status.LOADED
-            and r.admission.in_flight + r.admission.queue_depth == 0
+            if r.status is Status.LOADED and r.admission.in_flight + r.admission.queue_depth == 0
         )
 
     def _picture(self, incoming: Resident) -> Node:
@@ -371,13 +375,17 @@ class Registry:
             assert resident.engine is not None  # noqa: S101  # loaded
             reason = await resident.engine.wait()
             now = time.monotonic()
-            resident.crashes = [at for at in resident.crashes if now - at < self._restarts.window_secs]
+            resident.crashes = [
+                at for at in resident.crashes if now - at < self._restarts.window_secs
+            ]
             resident.crashes.append(now)
             log.error(
                 "engine.crashed", model=resident.id, reason=reason, crashes=len(resident.crashes)
             )
             if len(resident.crashes) >= self._restarts.crashes_before_giving_up:
-                raise Unavailable(f"the engine of {resident.id!r} keeps crashing", code="engine_crashed")
+                raise Unavailable(
+                    f"the engine of {resident.id!r} keeps crashing", code="engine_crashed"
+                )
             resident.engine = None
             resident.status = Status.RECOVERING
             self._changed()

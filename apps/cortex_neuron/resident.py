@@ -27,6 +27,7 @@ class Resident:
     context: int | None = None
     required_mb: int | None = None
     used_mb: int | None = None
+    loaded_at: float = 0.0
     last_used: float | None = None
     progress: Progress | None = None
     failure: ApiError | None = None
@@ -43,6 +44,14 @@ class Resident:
     def id(self) -> str:
         """The model id."""
         return self.request.model_id
+
+    def overstays(self, now: float) -> bool:
+        """Tell whether it has been idle for longer than whoever loaded it wanted to keep it."""
+        keep = self.request.keep_alive_secs
+        if keep is None or self.status is not Status.LOADED:
+            return False
+        busy = self.admission.in_flight + self.admission.queue_depth > 0
+        return not busy and now - max(self.loaded_at, self.last_used or 0.0) >= keep
 
     def row(self) -> ModelInfo:
         """Return the row of `GET /models`."""

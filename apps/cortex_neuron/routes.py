@@ -1,20 +1,17 @@
-"""Every route of the node, in one table. Control routes read what is in memory and answer at once."""
+"""Every route of the node. Control routes read what is in memory and answer at once."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import structlog
-from orjson import JSONDecodeError, loads
-from pydantic import BaseModel, ValidationError
 from sanic import HTTPResponse, Request, Sanic
 
 from cortex_core import __version__
 from cortex_core.errors import InvalidRequest, ModelNotFound
 from cortex_core.wire import Discovery, Health, LoadRequest, ModelInfo, UnloadRequest
-from cortex_dialects import BadFront, Front, read_front
 from cortex_neuron import proxying
 from cortex_neuron.journal import Journal
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
@@ -22,13 +19,12 @@ from cortex_neuron.metrics import CONTENT_TYPE, Metrics
 from cortex_neuron.registry import Registry
 from cortex_neuron.resident import Resident
 from cortex_neuron.workshop import NodeWorkshop
-from cortex_uplink import ConnectFailed, Uplink, UplinkError
-from cortex_uplink.serving import Gate, answer, request_id
+from cortex_uplink import Uplink, UplinkError
+from cortex_uplink.serving import Gate, answer, read_body, read_inference, request_id
 
 log = structlog.get_logger()
 
 KEEP_ALIVE_SECS = 1.0
-_Body = TypeVar("_Body", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +82,14 @@ class NodeApi:
 
     async def load(self, request: Request) -> HTTPResponse:
         """`POST /models/load`."""
-        order = _body(request, LoadRequest)
+        order = read_body(request, LoadRequest)
         result = await self.registry.load(order)
         status = 200 if result.status == "loaded" else 202
         return answer(result.model_dump(mode="json", exclude_none=True), status)
 
     async def unload(self, request: Request) -> HTTPResponse:
         """`POST /models/unload`."""
-        order = _body(request, UnloadRequest)
+        order = read_body(request, UnloadRequest)
         await self.registry.unload(order.model_id, order.drain_secs)
         return answer({"status": "unloaded"})
 
@@ -116,11 +112,13 @@ class NodeApi:
 
     async def exposition(self, _: Request) -> HTTPResponse:
         """`GET /metrics`."""
-        return HTTPResponse(self.metrics.exposition(self.rows(), self.health()), content_type=CONTENT_TYPE)
+        return HTTPResponse(
+            self.metrics.exposition(self.rows(), self.health()), content_type=CONTENT_TYPE
+        )
 
     async def tokenize(self, request: Request) -> HTTPResponse:
         """`POST /tokenize`: how many tokens a request's prompt has, by the model's own files."""
-        front = _front(request)
+        front = read_inference(request)
         path = self.workshop.path_of(front.model)
         if path is None:
             raise ModelNotFound(f"the files of {front.model!r} are not on this node", param="model")
@@ -131,7 +129,7 @@ class NodeApi:
 
     async def infer(self, request: Request) -> HTTPResponse | None:
         """`POST /v1/chat/completions` and `/v1/completions`."""
-        front = _front(request)
+        front = read_inference(request)
         resident, _ = self.registry.serving(front.model)
         async with self.gate.admit(), resident.admission.seat():
             resident, engine = self.registry.serving(front.model)
@@ -153,7 +151,7 @@ class NodeApi:
                     )
                     async for chunk in proxying.relay(upstream, measured):
                         await response.send(chunk)
-                    await response.eof()  # type: ignore[no-untyped-call]
+                    await response.eof()
                     return None
             except UplinkError as error:
                 log.warning(
@@ -168,7 +166,7 @@ class NodeApi:
 
     async def embed(self, request: Request) -> HTTPResponse:
         """`POST /v1/embeddings`."""
-        front = _front(request)
+        front = read_inference(request)
         resident, _ = self.registry.serving(front.model)
         async with self.gate.admit(), resident.admission.seat():
             resident, engine = self.registry.serving(front.model)
@@ -213,24 +211,3 @@ def _average(before: float | None, value: float) -> float:
 
 def _engine_headers(secret: Any) -> dict[str, str]:
     return {"content-type": "application/json", **secret}
-
-
-def _front(request: Request) -> Front:
-    try:
-        return read_front(request.body)
-    except BadFront as error:
-        raise InvalidRequest(error.message, code=error.code, param=error.param) from error
-
-
-def _body(request: Request, model: type[_Body]) -> _Body:
-    """Return the body of a control request as `model`. Raises InvalidRequest."""
-    try:
-        value = loads(request.body)
-    except JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}", code="malformed_json") from None
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        raise InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param) from None

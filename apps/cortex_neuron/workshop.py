@@ -186,9 +186,7 @@ class NodeWorkshop:
             capabilities=spec.capabilities,
         )
 
-    def _meters(
-        self, pids: Mapping[str, int]
-    ) -> tuple[tuple[DeviceHealth, ...], dict[str, int]]:
+    def _meters(self, pids: Mapping[str, int]) -> tuple[tuple[DeviceHealth, ...], dict[str, int]]:
         devices = read_devices(self._machine, tuple(pids.values()))
         held = {model: engine_memory_mb(self._machine, pid) for model, pid in pids.items()}
         return devices, {model: mb for model, mb in held.items() if mb is not None}

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from cortex_core.loading import ConfigError, overlay_environment, read_toml, validate
 from cortex_core.wire import LoadRequest, ModelId
 
+MAX_PORT = 65535
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
@@ -25,7 +26,7 @@ class Address(NamedTuple):
     def parse(cls, text: str) -> "Address":
         """Return `text` (`127.0.0.1:31313`, `[::1]:31313`) taken apart; ValueError otherwise."""
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
+        if not colon or not port.isdigit() or int(port) > MAX_PORT:
             raise ValueError("must be 'ip:port', for example '127.0.0.1:31313'")
         bare = host.removeprefix("[").removesuffix("]")
         ipaddress.ip_address(bare)
@@ -178,7 +179,7 @@ class NeuronSettings(_Table):
     """`neuron.toml`."""
 
     host: str = "127.0.0.1"
-    port: int = Field(default=13131, ge=0, le=65535)
+    port: int = Field(default=13131, ge=0, le=MAX_PORT)
     harnesses: tuple[Literal["llamacpp"], ...] = ("llamacpp",)
     model_dirs: tuple[LocalPath, ...] = ()
     cache_dir: LocalPath | None = None
@@ -259,7 +260,9 @@ def load_catalogue(path: Path) -> Catalogue:
     catalogue = validate(Catalogue, read_toml(path), where=str(path), base=path.parent.resolve())
     for alias, target in catalogue.aliases.items():
         if target in catalogue.aliases:
-            raise ConfigError(f"{path}: aliases.{alias}: leads to the alias {target!r}; name a model")
+            raise ConfigError(
+                f"{path}: aliases.{alias}: leads to the alias {target!r}; name a model"
+            )
         if any(entry.id == alias for entry in catalogue.models):
             raise ConfigError(f"{path}: aliases.{alias}: a model has this id; rename the alias")
     return catalogue

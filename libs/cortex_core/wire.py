@@ -104,7 +104,7 @@ class Limit(_Said):
 
 
 class Progress(_Said):
-    """How far a load is: `phase` is `queued`, `fetching` or `loading`; bytes where they are known."""
+    """How far a load is. `phase`: `queued`, `fetching` or `loading`; bytes where known."""
 
     phase: str
     done_bytes: int | None = None
@@ -124,7 +124,8 @@ class ModelInfo(_Said):
     """One row of `GET /models`.
 
     Statuses: `queued loading loaded unloading recovering failed`, and `unloaded` for a model whose
-    files are on the node. For those `vram_required_mb` is the node's own estimate, where it has one.
+    files are on the node. For those `vram_required_mb` is the node's own estimate, where it has
+    one.
     """
 
     id: str
@@ -168,6 +169,7 @@ class LoadRequest(BaseModel):
     waiting: Waiting | None = None
     wait: bool = True
     vram_mb: int | None = Field(default=None, gt=0)
+    keep_alive_secs: float | None = Field(default=None, gt=0)
     capabilities: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -130,9 +130,7 @@ def _load_or_refuse(
             explanation=explanation,
         )
     if crowded:
-        return Await(
-            node=min(crowded), model=profile.id, reason="no_room", explanation=explanation
-        )
+        return Await(node=min(crowded), model=profile.id, reason="no_room", explanation=explanation)
     if away or not nodes:
         return Refuse(
             code="service_unavailable",

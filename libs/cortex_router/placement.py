@@ -18,7 +18,7 @@ MAX_DEVICE_SETS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A way to place a model: devices, who leaves, and the room left over on the tightest device."""
+    """A way to place a model: devices, who leaves, and the room left on the tightest device."""
 
     devices: tuple[int, ...]
     evict: tuple[Victim, ...] = ()

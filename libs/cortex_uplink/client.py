@@ -3,7 +3,8 @@
 `Uplink.open` sends a request and returns as soon as the answer's headers are there; the body comes
 chunk by chunk, as the bytes they were, and never faster than it is read. There is no total timeout:
 connecting, the first byte and silence inside the answer each have their own limit. Leaving the
-`async with` block ends the upstream request at once, which is how a hung-up client reaches the engine.
+`async with` block ends the upstream request at once, which is how a hung-up client reaches the
+engine.
 """
 
 import asyncio
@@ -126,8 +127,8 @@ class Uplink:
     ) -> AsyncIterator[Answer]:
         """Send a request and give its answer once it begins.
 
-        Raises ConnectFailed or FirstByteTimeout before that; both mean that nothing of an answer was
-        received, so another replica may be asked.
+        Raises ConnectFailed or FirstByteTimeout before that; both mean that nothing of an answer
+        was received, so another replica may be asked.
         """
         request = self._client.build_request(method, url, content=body, headers=dict(headers))
         try:

@@ -2,7 +2,8 @@
 
 Life of a daemon: bind, start background work, serve; on SIGTERM or SIGINT refuse new requests with
 503 and Retry-After, give those in flight `drain_secs` to end, cut the rest, close. SIGHUP calls
-`reload`. Listeners bind before anything slow begins, so that a warming daemon can be asked how it is.
+`reload`. Listeners bind before anything slow begins, so that a warming daemon can be asked how it
+is.
 """
 
 import asyncio
@@ -12,11 +13,12 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import orjson
 import structlog
+from pydantic import BaseModel, ValidationError
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import (
     BadRequest,
@@ -40,8 +42,11 @@ from cortex_core.errors import (
     headers,
 )
 from cortex_core.settings import Address
+from cortex_dialects import BadFront, Front, read_front
 
 log = structlog.get_logger()
+
+_Body = TypeVar("_Body", bound=BaseModel)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NO_LIMIT_SECS = 86400
@@ -53,6 +58,7 @@ class Gate:
 
     draining: bool = False
     in_flight: int = 0
+    _emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
@@ -64,6 +70,43 @@ class Gate:
             yield
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self._emptied.set()
+
+    async def drain(self, limit_secs: float) -> bool:
+        """Refuse newcomers and wait for those in flight; False when `limit_secs` were too few."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(limit_secs):
+                while self.in_flight:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def read_body(request: Request, model: type[_Body]) -> _Body:
+    """Return the JSON body of a control request as `model`. Raises InvalidRequest."""
+    try:
+        value = orjson.loads(request.body)
+    except orjson.JSONDecodeError as error:
+        message = f"the body is not valid JSON: {error}"
+        raise InvalidRequest(message, code="malformed_json") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        raise InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param) from None
+
+
+def read_inference(request: Request) -> Front:
+    """Return the front of an inference request. Raises InvalidRequest."""
+    try:
+        return read_front(request.body)
+    except BadFront as error:
+        raise InvalidRequest(error.message, code=error.code, param=error.param) from error
 
 
 def answer(value: Any, status: int = 200) -> HTTPResponse:
@@ -187,7 +230,8 @@ async def serve(
                 await stop.wait()
             finally:
                 reloader.cancel()
-            await _drain(gate, drain_secs)
+            if not await gate.drain(drain_secs):
+                log.warning("drain.cut", in_flight=gate.in_flight, after_secs=drain_secs)
     finally:
         for server in servers:
             server.close()  # type: ignore[no-untyped-call]
@@ -216,13 +260,3 @@ async def _reload_on(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]
         await hangup.wait()
         hangup.clear()
         await reload()
-
-
-async def _drain(gate: Gate, drain_secs: float) -> None:
-    """Wait until nothing is in flight, at most `drain_secs`. New requests are refused meanwhile."""
-    gate.draining = True
-    deadline = asyncio.get_running_loop().time() + drain_secs
-    while gate.in_flight and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
-    if gate.in_flight:
-        log.warning("drain.cut", in_flight=gate.in_flight, after_secs=drain_secs)

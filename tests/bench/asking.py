@@ -1,7 +1,7 @@
 """The client of every measurement: one kept connection, TCP_NODELAY, nothing parsed while it reads.
 
-It blocks and does as little as a client can, because it shares the cores with what it measures: each
-piece is stored with the moment it arrived, and understood after the last one.
+It blocks and does as little as a client can, because it shares the cores with what it measures:
+each piece is stored with the moment it arrived, and understood after the last one.
 """
 
 import http.client

@@ -16,11 +16,12 @@ from tests.bench.reporting import Cell, Report, Table, spread
 HOPS = ("engine", "neuron", "cortex")
 METHOD = """\
 {rounds} rounds after a warm-up, each asking all three in turn, the first one rotating; one blocking
-keep-alive client, streamed, temperature 0, seed 1. warm: the same prompt each time, {tokens} tokens, from
-the prompt cache. cold: another first word each time, so that no prompt is cached, {cold_tokens} tokens.
-`engine` is a second engine process of the same harness, file and options; the one not asked is idle.
-Differences are taken within a round, then their median. others: cores that strangers kept busy in the
-round; calm rounds are those where it was below {calm} in all three."""
+keep-alive client, streamed, temperature 0, seed 1. warm: the same prompt each time, {tokens}
+tokens, from the prompt cache. cold: another first word each time, so that no prompt is cached,
+{cold_tokens} tokens.
+`engine` is a second engine process of the same harness, file and options; the one not asked is
+idle. Differences are taken within a round, then their median. others: cores that strangers kept
+busy in the round; calm rounds are those where it was below {calm} in all three."""
 CALM_CORES = 0.2
 CALM_WITHIN_SECS = 10.0
 COLD_TOKENS = 16

@@ -13,9 +13,10 @@ from tests.bench.reporting import Cell, Report, Table
 TOKENS = 16
 SETTLE_SECS = 3.0
 METHOD = """\
-MiB as the kernel says (Linux: smaps_rollup), {settle:g} s after the last thing happened. idle: both daemons
-just started, nothing loaded; loaded: after the first answer; then after {requests} streamed requests of
-{tokens} tokens through cortex, one after the other. rss counts shared pages whole, pss divides them."""
+MiB as the kernel says (Linux: smaps_rollup), {settle:g} s after the last thing happened. idle:
+both daemons just started, nothing loaded; loaded: after the first answer; then after {requests}
+streamed requests of {tokens} tokens through cortex, one after the other. rss counts shared pages
+whole, pss divides them."""
 
 
 def measure(path: Path, *, requests: int) -> Report:

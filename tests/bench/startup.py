@@ -17,9 +17,10 @@ from tests.fleet.processes import END_SECS, environment
 COMMAND_RUNS = 5
 CORTEX = Path(sys.executable).with_name("cortex")
 METHOD = """\
-`cortex up` on free ports with the shipped catalogue; the model's file and the Python files are in the page
-cache after one start that is not counted. ready: until it says so (model loaded, cortex sees it);
-answered: until the first token of the first answer; left: from SIGINT until everything has ended.
+`cortex up` on free ports with the shipped catalogue; the model's file and the Python files are in
+the page cache after one start that is not counted. ready: until it says so (model loaded, cortex
+sees it); answered: until the first token of the first answer; left: from SIGINT until everything
+has ended.
 `cortex version` and an empty Python: median of {runs} after one that is not counted."""
 _READY = re.compile(r"ready after")
 _API = re.compile(r"OpenAI\s+(\S+)/v1")

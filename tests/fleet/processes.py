@@ -1,4 +1,4 @@
-"""Real daemons for tests: started on free loopback ports, watched through their logs, always ended."""
+"""Real daemons for tests: on free loopback ports, watched through their logs, always ended."""
 
 import json
 import os

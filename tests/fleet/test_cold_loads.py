@@ -44,9 +44,7 @@ def test_ten_direct_loads_start_one_engine(bench: Workbench, demo_model: Path) -
 
     with ThreadPoolExecutor(10) as pool:
         answers = list(
-            pool.map(
-                lambda _: neuron.http.post(f"{neuron.url}/models/load", json=body), range(10)
-            )
+            pool.map(lambda _: neuron.http.post(f"{neuron.url}/models/load", json=body), range(10))
         )
 
     assert [answer.json()["status"] for answer in answers] == ["loaded"] * 10
@@ -129,6 +127,4 @@ def load(neuron: Daemon, model: str, path: Path) -> None:
 
 def engines(neuron: Daemon) -> list[psutil.Process]:
     """Return the node's engine processes."""
-    return [
-        one for one in neuron.descendants() if "cortex_neuron.llamacpp.engine" in one.cmdline()
-    ]
+    return [one for one in neuron.descendants() if "cortex_neuron.llamacpp.engine" in one.cmdline()]

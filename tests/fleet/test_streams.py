@@ -1,5 +1,6 @@
 """Tokens arrive as they are made, and a client that leaves takes its work along."""
 
+import itertools
 import json
 import socket
 import time
@@ -29,7 +30,7 @@ def test_tokens_arrive_one_by_one(bench: Workbench, demo_model: Path) -> None:
     assert told.done
     assert len(arrivals) > 30
     assert arrivals[0] - began < took / 3
-    gaps = [b - a for a, b in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(arrivals)]
     assert max(gaps) < took / 3
 
 
@@ -68,13 +69,11 @@ def test_a_folded_answer_equals_the_streamed_one(bench: Workbench, demo_model: P
 def test_a_client_that_hangs_up_frees_its_seat(
     bench: Workbench,
     demo_model: Path,
-    streamed: bool,  # noqa: FBT001
+    streamed: bool,
 ) -> None:
     """Within 250 ms at the node, and the engine is free for the next one at once."""
     neuron = bench.neuron()
-    cortex = bench.cortex(
-        {"n1": neuron.url}, [entry("demo", demo_model, options={"parallel": 1})]
-    )
+    cortex = bench.cortex({"n1": neuron.url}, [entry("demo", demo_model, options={"parallel": 1})])
     ask(cortex, "demo")
 
     hang_up(cortex, neuron, streamed=streamed)

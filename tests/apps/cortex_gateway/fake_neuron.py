@@ -1,7 +1,7 @@
 """A node of another make, in a thread: few routes, old fields, faults on demand.
 
-It speaks what the oldest known implementation of the node contract speaks: no `/events`, flat errors, a
-load that answers only when it is done, no `servable`, no `boot_id`.
+It speaks what the oldest known implementation of the node contract speaks: no `/events`, flat
+errors, a load that answers only when it is done, no `servable`, no `boot_id`.
 """
 
 import json
@@ -57,13 +57,30 @@ class Handler(BaseHTTPRequestHandler):
         node = self.node
         match self.path:
             case "/discovery":
-                self.send({"hostname": "old", "devices": [
-                    {"index": 0, "name": "GPU", "vram_total_mb": node.total_mb,
-                     "compute_capability": "8.9"}], "harnesses": ["candle", "llamacpp"]})
+                self.send(
+                    {
+                        "hostname": "old",
+                        "devices": [
+                            {
+                                "index": 0,
+                                "name": "GPU",
+                                "vram_total_mb": node.total_mb,
+                                "compute_capability": "8.9",
+                            }
+                        ],
+                        "harnesses": ["candle", "llamacpp"],
+                    }
+                )
             case "/health":
                 used = sum(node.sizes.get(model, 0) for model in node.resident)
-                self.send({"uptime_secs": 1, "devices": [
-                    {"index": 0, "vram_used_mb": used, "vram_free_mb": node.total_mb - used}]})
+                self.send(
+                    {
+                        "uptime_secs": 1,
+                        "devices": [
+                            {"index": 0, "vram_used_mb": used, "vram_free_mb": node.total_mb - used}
+                        ],
+                    }
+                )
             case "/models":
                 self.send(list(node.resident.values()))
             case _:

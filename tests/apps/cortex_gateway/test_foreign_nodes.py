@@ -1,4 +1,4 @@
-"""A node that says less than ours is served as well as its answers allow, and its faults stay its own."""
+"""A node that says less than ours is served as well as its answers allow."""
 
 import time
 from collections.abc import Iterator
@@ -201,12 +201,32 @@ def test_a_burst_is_spread_over_equal_replicas(
     ("status", "body", "becomes", "code"),
     [
         (400, {"error": "model panicked at /root/x.rs:3"}, 400, "invalid_request_body"),
-        (400, {"error": {"code": "context_length_exceeded", "message": "maximum context length "
-               "is 9 tokens", "max": 9}}, 400, "context_length_exceeded"),
+        (
+            400,
+            {
+                "error": {
+                    "code": "context_length_exceeded",
+                    "message": "maximum context length is 9 tokens",
+                    "max": 9,
+                }
+            },
+            400,
+            "context_length_exceeded",
+        ),
         (500, {"error": "thread panicked at /root/secret.rs"}, 502, "upstream_malformed_response"),
         (503, {"error": {"code": "x", "message": "secret"}}, 503, "x"),
-        (429, {"error": {"type": "rate_limit_error", "code": "rate_limit_exceeded",
-               "message": "slow down"}}, 503, "rate_limit_exceeded"),
+        (
+            429,
+            {
+                "error": {
+                    "type": "rate_limit_error",
+                    "code": "rate_limit_exceeded",
+                    "message": "slow down",
+                }
+            },
+            503,
+            "rate_limit_exceeded",
+        ),
     ],
 )
 def test_a_refusal_becomes_one_envelope(

@@ -10,7 +10,7 @@ from cortex_neuron.ledger import Ledger
 
 def ledger(*free: int) -> Ledger:
     """Devices 0, 1, … with this much free."""
-    made = Ledger({index: 100 for index in range(len(free))})
+    made = Ledger(dict.fromkeys(range(len(free)), 100))
     made.observe(dict(enumerate(free)), {})
     return made
 

@@ -46,7 +46,7 @@ class FakeEngine:
 
 @dataclass(slots=True)
 class FakeWorld:
-    """Models of known size, starts that can be held or made to fail, and a record of what happened."""
+    """Models of known size, starts that can be held, refusals, and a record of it all."""
 
     ledger: Ledger
     sizes: dict[str, int] = field(default_factory=dict)
@@ -130,7 +130,7 @@ async def until(check: Callable[[], bool]) -> None:
     """Let tasks run until `check` holds, for a second at most."""
     async with asyncio.timeout(1):
         while not check():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # any condition, bounded above
 
 
 def load(model: str, *, wait: bool = True, evict: tuple[str, ...] = ()) -> LoadRequest:
@@ -325,6 +325,25 @@ async def test_a_load_during_the_unload_waits_for_its_end() -> None:
 
     assert (await again).status == "loaded"
     assert node.world.said.count("start m") == 2
+    await node.registry.close(0)
+
+
+async def test_an_idle_model_leaves_after_its_time() -> None:
+    """Only when it is idle, and only when a time was given."""
+    node = desk(sizes={"kept": 4, "brief": 4})
+    await node.registry.load(load("kept"))
+    await node.registry.load(LoadRequest(model_id="brief", keep_alive_secs=10))
+    brief = node.registry.residents["brief"]
+
+    node.registry.unload_idle(brief.loaded_at + 9)
+    async with brief.admission.seat():
+        node.registry.unload_idle(brief.loaded_at + 11)
+    still = node.status("brief")
+    node.registry.unload_idle(brief.loaded_at + 11)
+    await until(lambda: node.status("brief") is None)
+
+    assert still is Status.LOADED
+    assert node.status("kept") is Status.LOADED
     await node.registry.close(0)
 
 

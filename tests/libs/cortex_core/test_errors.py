@@ -5,7 +5,14 @@ import inspect
 import pytest
 
 from cortex_core import errors
-from cortex_core.errors import ApiError, InsufficientVram, PreflightFailed, QueueFull, envelope, headers
+from cortex_core.errors import (
+    ApiError,
+    InsufficientVram,
+    PreflightFailed,
+    QueueFull,
+    envelope,
+    headers,
+)
 
 KINDS = [
     kind

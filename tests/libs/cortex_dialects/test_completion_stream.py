@@ -72,16 +72,21 @@ def test_a_missing_usage_chunk_is_supplied_before_the_end() -> None:
 
     out = run(CompletionStream(UsageChunk.ENSURE), last + DONE)
 
-    assert out == last + frame(
-        {
-            "id": "c1",
-            "created": 7,
-            "model": "m",
-            "object": "chat.completion.chunk",
-            "choices": [],
-            "usage": USAGE["usage"],
-        }
-    ) + DONE
+    assert (
+        out
+        == last
+        + frame(
+            {
+                "id": "c1",
+                "created": 7,
+                "model": "m",
+                "object": "chat.completion.chunk",
+                "choices": [],
+                "usage": USAGE["usage"],
+            }
+        )
+        + DONE
+    )
 
 
 def test_a_role_is_not_a_token() -> None:

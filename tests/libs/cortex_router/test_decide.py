@@ -224,7 +224,7 @@ def test_what_can_never_fit_is_refused_at_once_with_the_arithmetic() -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "never seen"])
-def test_a_node_that_is_away_makes_a_refusal_temporary(seen: bool) -> None:  # noqa: FBT001
+def test_a_node_that_is_away_makes_a_refusal_temporary(seen: bool) -> None:
     """503 with Retry-After, also while nothing is known of its devices."""
     away = node("a", healthy=False)
     if not seen:

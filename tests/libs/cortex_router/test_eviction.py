@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_router import Fit, NoFit, Node, Profile, Replica, Rules, Status, place, priority
+from cortex_router import Fit, Node, NoFit, Profile, Replica, Rules, Status, place, priority
 from tests.libs.cortex_router.fleets import device, node, replica
 
 NOW = 100.0

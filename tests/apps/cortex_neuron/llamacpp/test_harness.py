@@ -126,7 +126,7 @@ def test_the_estimate_grows_with_what_is_asked() -> None:
     path = demo_model_path()
     facts = HARNESS.probe(path)
 
-    def cost(devices: Sequence[Device] = CPU, **options: Any) -> int:  # noqa: ANN401 - as written
+    def cost(devices: Sequence[Device] = CPU, **options: Any) -> int:
         return HARNESS.estimate(facts, spec(path, devices=devices, **options))
 
     assert cost() < cost(context=4096) < cost(context=4096, shared_context=False)
