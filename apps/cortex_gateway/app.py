@@ -11,7 +11,7 @@ import uvloop
 
 from cortex_core import __version__
 from cortex_core.loading import ConfigError
-from cortex_core.settings import Address, Catalogue, CortexSettings
+from cortex_core.settings import Address, Catalogue, CortexSettings, NeuronEntry
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.fleet import Fleet, NodeState
 from cortex_gateway.fleet_events import FleetEvents
@@ -107,7 +107,7 @@ class Gateway:
     async def _background(self) -> AsyncIterator[None]:
         async with httpx.AsyncClient(trust_env=False) as http:
             self._http = http
-            self._watch(self._settings)
+            await self._watch(self._settings)
             try:
                 yield
             finally:
@@ -115,13 +115,15 @@ class Gateway:
                     await self._unwatch(name)
                 await self._inference.uplink.aclose()
 
-    def _watch(self, settings: CortexSettings) -> None:
+    async def _watch(self, settings: CortexSettings) -> None:
         for entry in settings.neurons:
             known = self._fleet.nodes.get(entry.name)
             if known is not None and known.entry == entry:
                 continue
-            state = self._fleet.add(entry)
-            client = NeuronClient(entry, self._http, settings.observation.timeout_secs)
+            headers = await asyncio.to_thread(_token_header, entry)
+            state = self._fleet.add(entry, headers)
+            timeout_secs = settings.observation.timeout_secs
+            client = NeuronClient(entry, self._http, timeout_secs, headers)
             watcher = Watcher(self._fleet, state, client, settings.observation)
             self._dispatcher.clients[entry.name] = client
             self._dispatcher.watchers[entry.name] = watcher
@@ -147,7 +149,7 @@ class Gateway:
             await self._unwatch(gone)
             self._fleet.remove(gone)
             self._metrics.forget_node(gone)
-        self._watch(settings)
+        await self._watch(settings)
         self._fleet.set_catalogue(catalogue)
         self._dispatcher.configure(settings)
         self._inference.settings = settings
@@ -168,3 +170,15 @@ class Gateway:
                 models=tuple(state.models.values()),
                 devices=state.health.devices,
             )
+
+
+def _token_header(entry: NeuronEntry) -> dict[str, str]:
+    """Return the header that carries the node's token. A token that cannot be read is not sent."""
+    if entry.token_file is None:
+        return {}
+    try:
+        token = entry.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        log.error("token.unreadable", node=entry.name, path=str(entry.token_file), error=str(error))  # noqa: TRY400  # the path says it all
+        return {}
+    return {"authorization": f"Bearer {token}"}

@@ -8,7 +8,7 @@ so that a burst is spread although all of it arrives between two events.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +34,7 @@ class NodeState:
     """What one node last said, word for word."""
 
     entry: NeuronEntry
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     healthy: bool = False
     misses: int = 0
     error: str | None = "not seen yet"
@@ -72,12 +73,15 @@ class Fleet:
         self._apply_catalogue()
         self._tell(None)
 
-    def add(self, entry: NeuronEntry) -> NodeState:
-        """Enter a configured node, or its new entry; unhealthy until it is seen."""
+    def add(self, entry: NeuronEntry, headers: Mapping[str, str]) -> NodeState:
+        """Enter a configured node, or its new entry; unhealthy until it is seen.
+
+        `headers` go with every request to it.
+        """
         state = self._nodes.get(entry.name)
         if state is None or state.entry.endpoint != entry.endpoint:
             state = self._nodes[entry.name] = NodeState(entry=entry)
-        state.entry = entry
+        state.entry, state.headers = entry, headers
         self.observed(state)
         return state
 

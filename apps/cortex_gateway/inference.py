@@ -202,7 +202,11 @@ class Inference:
         if node is None:
             raise ConnectFailed("the node has left the configuration")
         body = request.body if serve.model == front.model else with_fields(front, model=serve.model)
-        headers = {"content-type": "application/json", "x-request-id": outcome.request_id}
+        headers = {
+            **node.headers,
+            "content-type": "application/json",
+            "x-request-id": outcome.request_id,
+        }
         url = f"{node.entry.endpoint}{request.path}"
         outcome.sent = outcome.sent or time.perf_counter()
         began = False

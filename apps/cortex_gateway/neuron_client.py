@@ -1,6 +1,6 @@
 """Control calls to one node: short, bounded, and lenient about what older nodes leave out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -39,8 +39,15 @@ class NodeError(Exception):
 class NeuronClient:
     """One node's control routes."""
 
-    def __init__(self, entry: NeuronEntry, http: httpx.AsyncClient, timeout_secs: float) -> None:
+    def __init__(
+        self,
+        entry: NeuronEntry,
+        http: httpx.AsyncClient,
+        timeout_secs: float,
+        headers: Mapping[str, str],
+    ) -> None:
         self._entry = entry
+        self._headers = dict(headers)
         self._http = http
         self._timeout = timeout_secs
 
@@ -86,7 +93,7 @@ class NeuronClient:
         self, last_event_id: str | None, silence_secs: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open `/events`; NodeError when the node has none."""
-        headers = {"accept": "text/event-stream"}
+        headers = {**self._headers, "accept": "text/event-stream"}
         if last_event_id:
             headers["last-event-id"] = last_event_id
         timeout = httpx.Timeout(self._timeout, read=silence_secs)
@@ -106,7 +113,9 @@ class NeuronClient:
         url = f"{self._entry.endpoint}{path}"
         timeout = httpx.Timeout(self._timeout, read=timeout_secs or self._timeout)
         try:
-            response = await self._http.request(method, url, json=body, timeout=timeout)
+            response = await self._http.request(
+                method, url, json=body, timeout=timeout, headers=self._headers
+            )
         except httpx.HTTPError as error:
             raise NodeError(f"{method} {path}: {type(error).__name__}: {error}") from error
         try:

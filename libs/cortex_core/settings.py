@@ -81,7 +81,7 @@ class RoutingSettings(_Table):
     """`[routing]`: how a replica is chosen."""
 
     policy: Literal["least_pressure"] = "least_pressure"
-    affinity: bool = False
+    affinity: Literal[False] = Field(default=False, description="Not available yet.")
 
 
 class TimeoutSettings(_Table):

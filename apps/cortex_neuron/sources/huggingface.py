@@ -180,7 +180,7 @@ def _progress_class(before: int, whole: int, fetching: Fetching) -> "type[tqdm[N
     """Return a bar class that shows nothing, reports bytes, and stops a fetch nobody wants."""
     from tqdm import tqdm  # noqa: PLC0415 - slow to import
 
-    class Progress(tqdm[NoReturn]):
+    class Progress(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
         def __init__(self, *, initial: float = 0, total: float | None = None, **_: object) -> None:
             super().__init__(initial=initial, total=total, disable=True)
             self.bytes = int(initial)

@@ -68,7 +68,7 @@ def parse_source(text: str, base: Path) -> Source:
         raise PreflightFailed("bad_source", "the source is empty; give a path, 'hf:…' or 'pypi:…'")
     scheme = _SCHEME.match(text)
     if scheme is None:
-        path = base / Path(text).expanduser()
+        path = base / _from_home(text)
         return FileSource(path) if path.suffix.lower() == ".gguf" else FolderSource(path)
     rest = text[scheme.end() :]
     match scheme.group(1).lower():
@@ -82,6 +82,15 @@ def parse_source(text: str, base: Path) -> Source:
                 f"the source {text!r} has the unknown scheme {other!r}; "
                 "give a path, 'hf:org/repo' or 'pypi:NAME==VERSION/FILE'",
             )
+
+
+def _from_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise PreflightFailed(
+            "bad_source", f"the source {text!r} names a home folder that does not exist"
+        ) from error
 
 
 def _hugging_face(text: str, rest: str) -> HuggingFaceSource:

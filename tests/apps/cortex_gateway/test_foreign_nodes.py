@@ -80,6 +80,22 @@ def test_the_body_goes_through_as_it_came(cortex: Daemon, node: FakeNeuron) -> N
     assert node.headers[-1]["x-request-id"] == "mine-1"
 
 
+def test_a_node_gets_its_token_and_not_the_clients(
+    bench: Workbench, node: FakeNeuron, tmp_path: Path
+) -> None:
+    """Read from a file beside the configuration, sent on every request to that node."""
+    node.hold("org/a")
+    (tmp_path / "old.token").write_text("node-secret\n")
+    entry = {"name": "old0", "endpoint": node.url, "token_file": "old.token"}
+    cortex = bench.cortex({"old0": node.url}, MODELS, neurons=[entry])
+
+    cortex.http.post(
+        f"{cortex.url}{CHAT}", json=say("org/a"), headers={"authorization": "Bearer theirs"}
+    )
+
+    assert node.headers[-1]["authorization"] == "Bearer node-secret"
+
+
 def test_an_alias_reaches_the_node_as_its_model(cortex: Daemon, node: FakeNeuron) -> None:
     """Only the name is written anew."""
     assert ask(cortex, "gpt-4").status_code == 200
