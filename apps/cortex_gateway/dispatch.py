@@ -71,10 +71,13 @@ class Dispatcher:
         if (watcher := self.watchers.get(node)) is not None:
             watcher.nudge()
 
-    async def look_again(self, node: str) -> None:
-        """Look at the node now."""
+    async def still_claims(self, node: str, model: str) -> bool:
+        """Look at the node now, and tell whether it says that it can serve the model."""
         if (watcher := self.watchers.get(node)) is not None:
             await watcher.poll()
+        seen = self._fleet.view().node(node)
+        replica = seen.holds(model) if seen is not None else None
+        return replica is not None and replica.ready
 
     async def acquire(self, request: RouteRequest) -> Serve:
         """Return where to send the request, once it can be. Raises the ApiError that says no."""

@@ -180,8 +180,8 @@ class Inference:
                     # anew.
                     if last.status == HTTPStatus.NOT_FOUND:
                         last = Unavailable(f"{serve.model!r} has just left its node")
-                    await self.dispatcher.look_again(serve.node)
-                    continue
+                    if not await self.dispatcher.still_claims(serve.node, serve.model):
+                        continue
             else:
                 return
             log.warning(

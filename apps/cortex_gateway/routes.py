@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field
 from sanic import HTTPResponse, Request, Sanic
@@ -46,7 +47,7 @@ class GatewayApi:
         app.add_route(self.infer, "/v1/completions", methods=["POST"], name="completions")
         app.add_route(self.embed, "/v1/embeddings", methods=["POST"])
         app.add_route(self.models, "/v1/models")
-        app.add_route(self.model, "/v1/models/<model_id:path>", unquote=True)
+        app.add_route(self.model, "/v1/models/<model_id:path>")
         app.add_route(self.health, "/health")
         app.add_route(self.ready, "/ready")
         app.add_route(self.version, "/version")
@@ -73,10 +74,11 @@ class GatewayApi:
 
     async def model(self, _: Request, model_id: str) -> HTTPResponse:
         """`GET /v1/models/{id}`; ids may hold slashes."""
+        name = unquote(model_id)
         for entry in listing.entries(self.inference.fleet):
-            if entry["id"] == model_id:
+            if entry["id"] == name:
                 return answer(entry)
-        raise ModelNotFound(f"the model {model_id!r} is not in the catalogue", param="model")
+        raise ModelNotFound(f"the model {name!r} is not in the catalogue", param="model")
 
     async def health(self, _: Request) -> HTTPResponse:
         """`GET /health`: 200 as long as we live; `status` says how the fleet is."""

@@ -283,7 +283,7 @@ class Registry:
         count = len(wanted) if wanted else request.tensor_parallel or 1
         if request.tensor_parallel and wanted and len(wanted) != request.tensor_parallel:
             raise InvalidRequest(
-                f"tensor_parallel is {request.tensor_parallel}, but {len(wanted)} devices are named",
+                f"tensor_parallel is {request.tensor_parallel}, yet {len(wanted)} devices are named",
                 param="devices",
             )
         profile = Profile(

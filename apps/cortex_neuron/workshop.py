@@ -94,7 +94,7 @@ class NodeWorkshop:
         name = request.harness or next(iter(self._harnesses), "")
         if name not in self._harnesses:
             raise InvalidRequest(
-                f"this node has no harness {name!r}; it has: {', '.join(self._harnesses) or 'none'}",
+                f"this node has no harness {name!r}, only: {', '.join(self._harnesses) or 'none'}",
                 code="unknown_harness",
                 param="harness",
             )

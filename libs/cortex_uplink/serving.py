@@ -50,6 +50,8 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NO_LIMIT_SECS = 86400
+#: So much of a refused body is read and thrown away, so that its sender gets to reading why.
+_DISCARD_MAX_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
@@ -143,9 +145,24 @@ def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
 
     @app.exception(Exception)
     async def _failed(request: Request, error: Exception) -> HTTPResponse:
-        return error_answer(as_api_error(request, error))
+        _hear_out(request)
+        response = error_answer(as_api_error(request, error))
+        if isinstance(error, SanicMethodNotAllowed):
+            response.headers.update(error.headers)
+        return response
 
     return app
+
+
+def _hear_out(request: Request) -> None:
+    """Let Sanic take in the rest of a refused body.
+
+    A connection closed on a client that still sends is reset, and most clients then report a
+    broken pipe instead of our answer.
+    """
+    protocol = request.protocol
+    if protocol is not None and request.stream is not None:
+        protocol.request_max_size = request.stream.request_max_size = _DISCARD_MAX_BYTES
 
 
 def request_id(request: Request) -> str:
@@ -168,6 +185,8 @@ def as_api_error(request: Request, error: Exception) -> ApiError:
             return RouteNotFound(f"there is no route {request.method} {request.path}")
         case SanicMethodNotAllowed():
             return MethodNotAllowed(f"{request.path} does not take {request.method}")
+        case PayloadTooLarge() if "header" in str(error):
+            return RequestTooLarge("the request's headers are too large")
         case PayloadTooLarge():
             limit = request.app.config.REQUEST_MAX_SIZE // (1024 * 1024)
             return RequestTooLarge(f"the body is larger than request_max_mb = {limit} MiB")

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 
 _TOLD = ("cortex", "xllamacpp", "sanic", "aiohttp", "uvloop")
-_CALM_CORES = 0.15
+#: Less than this is no noise worth speaking of.
+CALM_CORES = 0.2
 _CALM_LOOK_SECS = 0.3
 
 
@@ -29,21 +30,28 @@ def header() -> dict[str, str]:
     }
 
 
-class Bystanders:
-    """How many cores everybody else kept busy since `begin`: the noise of a measurement."""
+class Meter:
+    """Processor seconds since `begin`: of each of our processes, and of everybody else.
 
-    def __init__(self, ours: Iterable[int]) -> None:
-        self._ours = [psutil.Process(pid) for pid in {os.getpid(), *ours}]
+    Others are whatever kept the machine busy and is not ours: the noise of a measurement.
+    """
+
+    def __init__(self, ours: Mapping[str, int]) -> None:
+        self._ours = {**ours, "client": os.getpid()}
         self.begin()
 
     def begin(self) -> None:
         """Start counting."""
-        self._at, self._busy, self._own = time.perf_counter(), _busy(), self._spent()
+        self._at, self._busy, self._own = time.perf_counter(), _busy(), self._now()
 
-    def cores(self) -> float:
+    def spent(self) -> dict[str, float]:
+        """Return the processor seconds of each of ours since `begin`."""
+        return {name: secs - self._own[name] for name, secs in self._now().items()}
+
+    def others(self) -> float:
         """Return the cores that others kept busy since `begin`, on average."""
         secs = time.perf_counter() - self._at
-        return max(0.0, (_busy() - self._busy - (self._spent() - self._own)) / secs)
+        return max(0.0, (_busy() - self._busy - sum(self.spent().values())) / secs)
 
     def wait_for_calm(self, within_secs: float) -> None:
         """Return once the others are nearly idle, or after `within_secs` all the same."""
@@ -51,24 +59,23 @@ class Bystanders:
         while time.monotonic() < deadline:
             self.begin()
             time.sleep(_CALM_LOOK_SECS)  # the length of one look
-            if self.cores() < _CALM_CORES:
+            if self.others() < CALM_CORES:
                 return
 
-    def _spent(self) -> float:
-        total = 0.0
-        for process in self._ours:
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+    def _now(self) -> dict[str, float]:
+        return {name: _spent(pid) for name, pid in self._ours.items()}
 
 
-def family(*roots: int) -> set[int]:
-    """Return these processes and all below them."""
-    found = set(roots)
-    for pid in roots:
-        found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
-    return found
+def _spent(pid: int) -> float:
+    """Return the processor seconds of a process: to the nanosecond on Linux, else what there is."""
+    try:
+        tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        if tasks:
+            return sum(int(task.split()[0]) for task in tasks) / 1e9
+    except OSError:
+        pass  # A thread has ended between the two looks.
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _busy() -> float:

@@ -93,6 +93,10 @@ class Daemon:
         """Return its log lines of one event."""
         return [line for line in self.log() if line.get("event") == name]
 
+    def last_event(self, name: str) -> dict[str, Any]:
+        """Return its latest log line of one event, once there is one: a line follows its answer."""
+        return eventually(lambda: self.events(name), what=f"no {name} in {self.name}'s log")[-1]
+
     def descendants(self) -> list[psutil.Process]:
         """Return every process below it."""
         return psutil.Process(self.pid).children(recursive=True)
@@ -182,7 +186,11 @@ class Workbench:
             "metrics_listen": f"127.0.0.1:{metrics_port}",
             **settings.pop("gateway", {}),
         }
-        entries = [{"name": one, "endpoint": url} for one, url in neurons.items()]
+        tokens = settings.pop("tokens", {})
+        entries = [
+            {"name": one, "endpoint": url} | ({"token_file": tokens[one]} if one in tokens else {})
+            for one, url in neurons.items()
+        ]
         config = write_toml(
             self.folder / f"{name}.toml", {"gateway": gateway, "neurons": entries, **settings}
         )

@@ -81,12 +81,15 @@ class Tokenizers:
             raise InvalidRequest("the body is not JSON") from error
         if not isinstance(request, dict):
             raise InvalidRequest("the body must be a JSON object")
-        texts = [] if "messages" in request else _texts(request)
-        async with self._borrow(path, model_id) as (url, secret):
-            if "messages" in request:
-                answer = await self._ask(f"{url}/v1/chat/completions/input_tokens", secret, request)
-                return _count(answer.get("input_tokens"))
-            return sum([await self._count_text(url, secret, text) for text in texts])
+        texts = None if "messages" in request else _texts(request)
+        try:
+            return await self._count(path, model_id, request, texts)
+        except httpx.NetworkError:
+            pass  # It died while it was idle, and nobody had noticed: once more with a new one.
+        try:
+            return await self._count(path, model_id, request, texts)
+        except httpx.NetworkError as error:
+            raise UpstreamUnreachable("the model's tokenizer went away; try again") from error
 
     async def aclose(self) -> None:
         """Stop every process."""
@@ -94,6 +97,15 @@ class Tokenizers:
             self._dismiss(path)
         await asyncio.gather(*self._state.leaving)
         await self._client.aclose()
+
+    async def _count(
+        self, path: Path, model_id: str, chat: dict[str, Any], texts: list[str | int] | None
+    ) -> int:
+        async with self._borrow(path, model_id) as (url, secret):
+            if texts is not None:
+                return sum([await self._count_text(url, secret, text) for text in texts])
+            answer = await self._ask(f"{url}/v1/chat/completions/input_tokens", secret, chat)
+            return _count(answer.get("input_tokens"))
 
     async def _count_text(self, url: str, secret: str, text: str | int) -> int:
         if isinstance(text, int):
@@ -109,8 +121,10 @@ class Tokenizers:
                 url, json=question, headers={"authorization": f"Bearer {secret}"}
             )
             answer = response.json()
+        except httpx.NetworkError:
+            raise
         except httpx.HTTPError as error:
-            raise UpstreamUnreachable("the model's tokenizer went away; try again") from error
+            raise UpstreamUnreachable("the model's tokenizer does not answer") from error
         except ValueError as error:
             raise UpstreamMalformed("the model's tokenizer answered nonsense") from error
         if response.status_code != httpx.codes.OK or not isinstance(answer, dict):
@@ -123,6 +137,10 @@ class Tokenizers:
         try:
             process = await asyncio.shield(vocabulary.start)
             yield process.ready["url"], vocabulary.secret
+        except httpx.NetworkError:
+            if self._state.open.get(path) is vocabulary:
+                self._dismiss(path)
+            raise
         finally:
             await self._release(path, vocabulary)
 

@@ -86,8 +86,7 @@ def test_a_node_gets_its_token_and_not_the_clients(
     """Read from a file beside the configuration, sent on every request to that node."""
     node.hold("org/a")
     (tmp_path / "old.token").write_text("node-secret\n")
-    entry = {"name": "old0", "endpoint": node.url, "token_file": "old.token"}
-    cortex = bench.cortex({"old0": node.url}, MODELS, neurons=[entry])
+    cortex = bench.cortex({"old0": node.url}, MODELS, tokens={"old0": "old.token"})
 
     cortex.http.post(
         f"{cortex.url}{CHAT}", json=say("org/a"), headers={"authorization": "Bearer theirs"}
@@ -297,7 +296,7 @@ def test_a_stream_passes_to_the_byte_less_its_usage(cortex: Daemon, node: FakeNe
     assert told.text() == "Hello"
     assert told.done
     assert [chunk for chunk in told.payloads() if "usage" in chunk] == []
-    assert cortex.events("request.done")[-1]["cached_tokens"] == 3
+    assert cortex.last_event("request.done")["cached_tokens"] == 3
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["connection cut", "ended early"])
@@ -311,7 +310,7 @@ def test_a_lost_stream_ends_in_an_error_event(cortex: Daemon, node: FakeNeuron, 
 
     assert [error["code"] for error in told.errors()] == ["upstream_unreachable"]
     assert not told.done
-    assert cortex.events("request.failed")[-1]["code"] == "upstream_unreachable"
+    assert cortex.last_event("request.failed")["code"] == "upstream_unreachable"
 
 
 def test_a_silent_stream_is_kept_alive_and_then_given_up(
