@@ -168,39 +168,39 @@ class Inference:
             outcome.attempts += 1
             try:
                 await self._ask(request, front, outcome, serve, use)
-            except ConnectFailed as error:
-                last = UpstreamUnreachable("the node serving this model could not be reached")
-                reason = str(error)
             except NodeRefused as error:
                 if not error.replaceable:
                     raise error.error from error
-                last, reason = error.error, str(error)
-                if last.code in {"model_not_found", "service_unavailable"}:
-                    # Our picture is older than the node's: no engine was asked. Look, and decide
-                    # anew.
-                    if last.status == HTTPStatus.NOT_FOUND:
-                        last = Unavailable(f"{serve.model!r} has just left its node")
-                    if not await self.dispatcher.still_claims(serve.node, serve.model):
-                        continue
+                last = error.error
+                log.warning(
+                    "replica.failed",
+                    request_id=outcome.request_id,
+                    model=serve.model,
+                    node=serve.node,
+                    error=str(error),
+                )
+                if not await self._was_stale(serve, last):
+                    avoid |= {serve.node}
             else:
                 return
-            log.warning(
-                "replica.failed",
-                request_id=outcome.request_id,
-                model=serve.model,
-                node=serve.node,
-                error=reason,
-            )
+        raise last if last.status != HTTPStatus.NOT_FOUND else Unavailable("the model keeps moving")
+
+    async def _was_stale(self, serve: Serve, error: ApiError) -> bool:
+        """Tell whether the node refused because our picture of it is old: then it may be asked.
+
+        It refuses a model that it has just unloaded, or whose engine it is restarting.
+        """
+        if error.code not in {"model_not_found", "service_unavailable"}:
             self.dispatcher.nudge(serve.node)
-            avoid |= {serve.node}
-        raise last
+            return False
+        return not await self.dispatcher.still_claims(serve.node, serve.model)
 
     async def _ask(
         self, request: Request, front: Front, outcome: Outcome, serve: Serve, use: Any
     ) -> None:
         node = self.fleet.nodes.get(serve.node)
         if node is None:
-            raise ConnectFailed("the node has left the configuration")
+            raise _unreachable(ConnectFailed("the node has left the configuration"))
         body = request.body if serve.model == front.model else with_fields(front, model=serve.model)
         headers = {
             **node.headers,
@@ -221,15 +221,15 @@ class Inference:
                     raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
                 began = True
                 await use(answer)
-        except ConnectFailed:
-            raise
+        except ConnectFailed as error:
+            raise _unreachable(error) from error
         except FirstByteTimeout as error:
             raise UpstreamTimeout("the node did not begin to answer in time") from error
         except IdleTimeout as error:
             raise UpstreamTimeout("the node fell silent in the middle of its answer") from error
         except UplinkError as error:
             if not began:
-                raise ConnectFailed(str(error)) from error
+                raise _unreachable(error) from error
             log.warning(
                 "node.lost_midstream",
                 request_id=outcome.request_id,
@@ -239,9 +239,15 @@ class Inference:
             raise UpstreamUnreachable("the node was lost in the middle of its answer") from error
 
 
+def _unreachable(error: UplinkError) -> NodeRefused:
+    """Return a node that could not be asked as one whose place another may take."""
+    message = "the node serving this model could not be reached"
+    return NodeRefused(UpstreamUnreachable(message), replaceable=True, detail=str(error))
+
+
 def _json_front(request: Request) -> Front:
     """Return the front of the body. curl says it sends a form when it is not told otherwise."""
-    kind = request.headers.get("content-type", "")
+    kind = request.headers.get("content-type", "").lower()
     if kind and "json" not in kind and "x-www-form-urlencoded" not in kind:
         raise InvalidRequest("the body must be JSON (content-type: application/json)")
     return read_inference(request)

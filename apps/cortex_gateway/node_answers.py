@@ -24,10 +24,10 @@ _LOGGED_CHARS = 600
 
 
 class NodeRefused(Exception):
-    """A node answered with an error; `error` is what the client may know of it."""
+    """A node could not be asked, or said no; `error` is what the client may know of it."""
 
-    def __init__(self, error: ApiError, *, replaceable: bool) -> None:
-        super().__init__(f"{error.status} {error.code}: {error.message}")
+    def __init__(self, error: ApiError, *, replaceable: bool, detail: str = "") -> None:
+        super().__init__(detail or f"{error.status} {error.code}: {error.message}")
         self.error = error
         self.replaceable = replaceable
 

@@ -88,7 +88,9 @@ class GatewayApi:
         """`GET /ready`: 503 while no node is there, or while we drain."""
         state = picture.health(self.inference.fleet)
         if self.inference.gate.draining or not state["nodes"]["healthy"]:
-            return answer({"ready": False, **state}, 503)
+            response = answer({"ready": False, **state}, 503)
+            response.headers["retry-after"] = "1"
+            return response
         return answer({"ready": True, **state})
 
     async def version(self, _: Request) -> HTTPResponse:

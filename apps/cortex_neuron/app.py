@@ -22,6 +22,7 @@ from cortex_neuron.llamacpp.harness import LlamaCppHarness
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
 from cortex_neuron.metrics import Metrics
 from cortex_neuron.registry import Registry
+from cortex_neuron.room import Room
 from cortex_neuron.routes import NodeApi
 from cortex_neuron.workshop import NodeWorkshop
 from cortex_router import Device, Status
@@ -72,10 +73,11 @@ class Neuron:
         self._workshop = NodeWorkshop(
             machine=machine, ledger=ledger, harnesses=harnesses, settings=settings
         )
+        devices = tuple(Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices)
         self._registry = Registry(
             workshop=self._workshop,
             ledger=ledger,
-            devices=tuple(Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices),
+            room=Room(ledger, devices),
             admission=settings.admission,
             timeouts=settings.timeouts,
         )

@@ -29,7 +29,8 @@ from cortex_neuron.admission import Admission
 from cortex_neuron.harness import Engine
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.resident import Resident
-from cortex_router import Device, Node, NoFit, Profile, Replica, Rules, Status, place
+from cortex_neuron.room import Room
+from cortex_router import Status
 
 log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ class Registry:
         *,
         workshop: Workshop,
         ledger: Ledger,
-        devices: tuple[Device, ...],
+        room: Room,
         admission: AdmissionSettings,
         timeouts: NeuronTimeouts,
         restarts: Restarts | None = None,
@@ -97,7 +98,7 @@ class Registry:
         self._restarts = restarts or Restarts()
         self._workshop = workshop
         self._ledger = ledger
-        self._devices = devices
+        self._room = room
         self._admission = admission
         self._timeouts = timeouts
         self._residents: dict[str, Resident] = {}
@@ -260,7 +261,7 @@ class Registry:
     async def _start(self, resident: Resident, prepared: Prepared) -> None:
         engine = await prepared.start(resident.devices)
         resident.engine = engine
-        used = (await self._workshop.measure({resident.id: engine})).get(resident.id)
+        used = (await self._workshop.measure(self.engines())).get(resident.id)
         self._ledger.settle(resident.id, used)
         resident.used_mb = used
         resident.context = engine.context
@@ -272,102 +273,14 @@ class Registry:
         self._changed()
 
     def _reserve(self, resident: Resident) -> list[Resident]:
-        """Choose devices, promise memory and mark victims: one step, no await in it.
-
-        The caller's `evict` is its permission, not an order: who is busy stays, and nobody leaves
-        who need not.
-        """
+        """Promise memory and mark victims: one step, no await in it."""
         assert resident.required_mb is not None  # noqa: S101  # set by the only caller
-        request = resident.request
-        wanted = request.devices
-        count = len(wanted) if wanted else request.tensor_parallel or 1
-        if request.tensor_parallel and wanted and len(wanted) != request.tensor_parallel:
-            raise InvalidRequest(
-                f"tensor_parallel is {request.tensor_parallel}, yet {len(wanted)} devices are named",
-                param="devices",
-            )
-        profile = Profile(
-            id=resident.id, size_mb=resident.required_mb, min_devices=count, priority=0
-        )
-        allowed = {
-            model: Profile(id=model, priority=0 if model in request.evict else 1)
-            for model in self._residents
-        }
-        picture = self._picture(resident)
-        placement = place(picture, profile, allowed, Rules(), time.time(), only_devices=wanted)
-        if isinstance(placement, NoFit):
-            raise self._no_room(resident, placement, wanted, count)
-        devices, names = placement.devices, [victim.model for victim in placement.evict]
-        self._ledger.reserve(
-            resident.id, devices, resident.required_mb, leaving=names, evictable=self._evictable()
-        )
-        resident.devices = devices
-        victims = [self._residents[name] for name in names]
+        found = self._room.reserve(resident.request, resident.required_mb, self._residents)
+        resident.devices = found.devices
+        victims = [self._residents[name] for name in found.victims]
         for victim in victims:
             self._leave(victim, drain_secs=0)
         return victims
-
-    def _no_room(
-        self,
-        resident: Resident,
-        placement: NoFit,
-        wanted: tuple[int, ...] | None,
-        count: int,
-    ) -> ApiError:
-        assert resident.required_mb is not None  # noqa: S101  # set by the only caller
-        known = [d.index for d in self._devices]
-        if wanted and (missing := [index for index in wanted if index not in known]):
-            return InvalidRequest(f"this node has no device {missing[0]}", param="devices")
-        rooms = {index: self._ledger.room_mb(index) for index in wanted or known}
-        per_device = [
-            {
-                "index": d.index,
-                "needed_mb": -(-resident.required_mb // count),
-                "free_mb": self._ledger.free_mb(d.index),
-                "reserved_mb": self._ledger.reserved_mb(d.index),
-                "total_mb": d.total_mb,
-            }
-            for d in self._devices
-            if d.index in rooms
-        ]
-        return InsufficientVram(
-            f"{resident.id!r} does not fit: {placement.detail}",
-            extra={
-                "reason": placement.reason,
-                "needed_mb": resident.required_mb,
-                "free_mb": max((room for room in rooms.values() if room is not None), default=0),
-                "per_device": per_device,
-                "evictable": self._evictable(),
-            },
-        )
-
-    def _evictable(self) -> list[str]:
-        return sorted(
-            r.id
-            for r in self._residents.values()
-            if r.status is Status.LOADED and r.admission.in_flight + r.admission.queue_depth == 0
-        )
-
-    def _picture(self, incoming: Resident) -> Node:
-        """Return this node as the router's pure functions see it."""
-        replicas = tuple(
-            Replica(
-                model=r.id,
-                status=r.status,
-                devices=r.devices,
-                used_mb=held.share_mb * len(held.devices),
-                in_flight=r.admission.in_flight,
-                queued=r.admission.queue_depth,
-                last_used=r.last_used,
-            )
-            for r in self._residents.values()
-            if r is not incoming and (held := self._ledger.held.get(r.id)) is not None
-        )
-        devices = tuple(
-            Device(index=d.index, total_mb=d.total_mb, free_mb=self._ledger.room_mb(d.index))
-            for d in self._devices
-        )
-        return Node(name="self", healthy=True, devices=devices, replicas=replicas)
 
     async def _keep_up(self, resident: Resident, prepared: Prepared) -> None:
         """Watch the engine; when it dies start it again, with pauses, until it dies too often."""

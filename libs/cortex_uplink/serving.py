@@ -155,14 +155,16 @@ def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
 
 
 def _hear_out(request: Request) -> None:
-    """Let Sanic take in the rest of a refused body.
+    """Have Sanic take in the rest of a refused body before it closes the connection.
 
     A connection closed on a client that still sends is reset, and most clients then report a
     broken pipe instead of our answer.
     """
-    protocol = request.protocol
-    if protocol is not None and request.stream is not None:
-        protocol.request_max_size = request.stream.request_max_size = _DISCARD_MAX_BYTES
+    stream: Any = request.stream
+    connection: Any = request.protocol
+    if connection is not None and stream.request_body:
+        stream.keep_alive = False
+        connection.request_max_size = stream.request_max_size = _DISCARD_MAX_BYTES
 
 
 def request_id(request: Request) -> str:

@@ -7,6 +7,8 @@ Everything runs on loopback, ends by itself and leaves nothing behind.
 """
 
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
@@ -63,4 +65,6 @@ def main(
         print(f"\n{one.text()}", flush=True)
 
 
+# Asked to end, end the daemons too.
+signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
 typer.run(main)

@@ -6,6 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cortex_core.settings import LlamaCppSettings
+from cortex_core.wire import Device
+from cortex_neuron.llamacpp.harness import LlamaCppHarness
 from tests.fleet.conversations import ask, entry, row, status, stream
 from tests.fleet.processes import Daemon, Workbench, eventually
 
@@ -54,12 +57,7 @@ def test_ten_direct_loads_start_one_engine(bench: Workbench, demo_model: Path) -
 
 def test_two_models_that_do_not_fit_together_take_turns(bench: Workbench, demo_model: Path) -> None:
     """The least recently used one leaves, and comes back when it is asked for again."""
-    probe = bench.neuron("probe")
-    load(probe, "demo", demo_model)
-    needed = max(row(probe, "demo")["vram_required_mb"], row(probe, "demo")["vram_used_mb"])  # type: ignore[index]
-    probe.stop()
-    share = needed * 1.6 / (psutil.virtual_memory().total / 2**20)
-    neuron = bench.neuron(devices={"cpu_memory_share": share})
+    neuron = narrow_neuron(bench, demo_model)
     models = [entry("one", demo_model), entry("two", demo_model)]
     cortex = bench.cortex({"n1": neuron.url}, models)
 
@@ -75,12 +73,7 @@ def test_two_models_that_do_not_fit_together_take_turns(bench: Workbench, demo_m
 
 def test_a_model_in_use_is_not_evicted(bench: Workbench, demo_model: Path) -> None:
     """A running generation ends before its model leaves, and the newcomer is served after it."""
-    probe = bench.neuron("probe")
-    load(probe, "demo", demo_model)
-    needed = max(row(probe, "demo")["vram_required_mb"], row(probe, "demo")["vram_used_mb"])  # type: ignore[index]
-    probe.stop()
-    share = needed * 1.6 / (psutil.virtual_memory().total / 2**20)
-    neuron = bench.neuron(devices={"cpu_memory_share": share})
+    neuron = narrow_neuron(bench, demo_model)
     models = [entry("one", demo_model), entry("two", demo_model)]
     cortex = bench.cortex({"n1": neuron.url}, models)
     ask(cortex, "one")
@@ -99,12 +92,7 @@ def test_a_model_in_use_is_not_evicted(bench: Workbench, demo_model: Path) -> No
 
 def test_a_load_that_does_not_fit_touches_nothing(bench: Workbench, demo_model: Path) -> None:
     """409 with the arithmetic, and whoever could leave is named but stays."""
-    probe = bench.neuron("probe")
-    load(probe, "demo", demo_model)
-    needed = max(row(probe, "demo")["vram_required_mb"], row(probe, "demo")["vram_used_mb"])  # type: ignore[index]
-    probe.stop()
-    share = needed * 1.6 / (psutil.virtual_memory().total / 2**20)
-    neuron = bench.neuron(devices={"cpu_memory_share": share})
+    neuron = narrow_neuron(bench, demo_model)
     load(neuron, "one", demo_model)
 
     body = {"model_id": "two", "source": str(demo_model), "options": {"context": 512}}
@@ -116,6 +104,17 @@ def test_a_load_that_does_not_fit_touches_nothing(bench: Workbench, demo_model: 
     assert error["needed_mb"] > error["free_mb"]
     assert error["evictable"] == ["one"]
     assert status(neuron, "one") == "loaded"
+
+
+def narrow_neuron(bench: Workbench, path: Path) -> Daemon:
+    """Start a node with room for one demo model and a half."""
+    harness = LlamaCppHarness(LlamaCppSettings(context=512))
+    facts = harness.probe(path)
+    cpu = Device(index=0, kind="cpu")
+    spec = harness.configure(facts, model_id="demo", path=path, devices=[cpu])
+    room_mb = harness.estimate(facts, spec) * 1.5
+    share = room_mb / (psutil.virtual_memory().total / 2**20)
+    return bench.neuron(devices={"cpu_memory_share": share})
 
 
 def load(neuron: Daemon, model: str, path: Path) -> None:

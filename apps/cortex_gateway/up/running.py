@@ -216,8 +216,6 @@ def _ready(plan: Plan, secs: float) -> str:
 ready after {secs:.1f} s
 
   OpenAI      {plan.api}/v1
-  Anthropic   {plan.api}
-  dashboard   {plan.api}/
   metrics     {plan.metrics}
   neuron      {plan.neuron}
   models      {", ".join(models)}

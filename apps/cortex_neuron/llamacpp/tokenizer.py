@@ -26,6 +26,7 @@ _CELLS = 64
 _START_SECS = 120.0
 _ANSWER_SECS = 60.0
 _STOP_SECS = 2.0
+_LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 _TEXTS = ("prompt", "input", "content")
 
 
@@ -84,11 +85,11 @@ class Tokenizers:
         texts = None if "messages" in request else _texts(request)
         try:
             return await self._count(path, model_id, request, texts)
-        except httpx.NetworkError:
+        except _LOST:
             pass  # It died while it was idle, and nobody had noticed: once more with a new one.
         try:
             return await self._count(path, model_id, request, texts)
-        except httpx.NetworkError as error:
+        except _LOST as error:
             raise UpstreamUnreachable("the model's tokenizer went away; try again") from error
 
     async def aclose(self) -> None:
@@ -121,7 +122,7 @@ class Tokenizers:
                 url, json=question, headers={"authorization": f"Bearer {secret}"}
             )
             answer = response.json()
-        except httpx.NetworkError:
+        except _LOST:
             raise
         except httpx.HTTPError as error:
             raise UpstreamUnreachable("the model's tokenizer does not answer") from error
@@ -137,7 +138,7 @@ class Tokenizers:
         try:
             process = await asyncio.shield(vocabulary.start)
             yield process.ready["url"], vocabulary.secret
-        except httpx.NetworkError:
+        except _LOST:
             if self._state.open.get(path) is vocabulary:
                 self._dismiss(path)
             raise

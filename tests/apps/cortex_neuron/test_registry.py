@@ -9,6 +9,7 @@ import pytest
 from cortex_core.errors import (
     ApiError,
     InsufficientVram,
+    InvalidRequest,
     ModelNotFound,
     PreflightFailed,
     ShuttingDown,
@@ -18,6 +19,7 @@ from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadRequest, Progress
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.registry import Registry, Restarts
+from cortex_neuron.room import Room
 from cortex_router import Device, Status
 
 
@@ -118,7 +120,7 @@ def desk(*, restarts: Restarts | None = None, **world: object) -> Desk:
     registry = Registry(
         workshop=made,  # type: ignore[arg-type]
         ledger=ledger,
-        devices=(Device(index=0, total_mb=20),),
+        room=Room(ledger, (Device(index=0, total_mb=20),)),
         admission=AdmissionSettings(),
         timeouts=NeuronTimeouts(),
         restarts=restarts,
@@ -186,6 +188,14 @@ async def test_an_eviction_and_its_load_are_one_step() -> None:
     assert (node.status("a"), node.status("b")) == (None, Status.LOADED)
     assert node.world.engines["a"].ended.is_set()
     await node.registry.close(0)
+
+
+async def test_a_device_that_is_not_there_is_a_mistake_of_the_caller() -> None:
+    """Not a lack of memory."""
+    node = desk()
+
+    with pytest.raises(InvalidRequest, match="no device 3"):
+        await node.registry.load(LoadRequest(model_id="m", devices=(3,)))
 
 
 async def test_nobody_is_evicted_without_need() -> None:

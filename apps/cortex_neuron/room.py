@@ -1,0 +1,135 @@
+"""Where on this node a model goes and who leaves for it: decided on live state, in one step.
+
+The same pure `place` that the gateway ranks nodes with decides here, on what is true now. A
+caller's `evict` is its permission, not an order: who is busy stays, and nobody leaves who need
+not.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cortex_core.errors import ApiError, InsufficientVram, InvalidRequest
+from cortex_core.wire import LoadRequest
+from cortex_neuron.ledger import Ledger
+from cortex_neuron.resident import Resident
+from cortex_router import Device, Node, NoFit, Profile, Replica, Rules, Status, place
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Devices whose memory has been promised, and the models that have to leave them first."""
+
+    devices: tuple[int, ...]
+    victims: tuple[str, ...]
+
+
+class Room:
+    """The devices of this node, and the ledger of their memory."""
+
+    def __init__(self, ledger: Ledger, devices: tuple[Device, ...]) -> None:
+        self._ledger = ledger
+        self._devices = devices
+
+    def reserve(
+        self, request: LoadRequest, needed_mb: int, residents: Mapping[str, Resident]
+    ) -> Place:
+        """Promise `needed_mb` for a model. Raises InsufficientVram or InvalidRequest, untouched.
+
+        No await in it: whoever marks the victims right after cannot be interleaved.
+        """
+        wanted = self._wanted(request)
+        count = len(wanted) if wanted else request.tensor_parallel or 1
+        model = request.model_id
+        profile = Profile(id=model, size_mb=needed_mb, min_devices=count, priority=0)
+        may_leave = {
+            other: Profile(id=other, priority=0 if other in request.evict else 1)
+            for other in residents
+        }
+        picture = self._picture(residents, model)
+        placement = place(picture, profile, may_leave, Rules(), time.time(), only_devices=wanted)
+        evictable = _evictable(residents)
+        if isinstance(placement, NoFit):
+            raise self._refusal(model, needed_mb, count, wanted, placement, evictable)
+        victims = tuple(victim.model for victim in placement.evict)
+        self._ledger.reserve(
+            model, placement.devices, needed_mb, leaving=victims, evictable=evictable
+        )
+        return Place(placement.devices, victims)
+
+    def _wanted(self, request: LoadRequest) -> tuple[int, ...] | None:
+        """Return the devices that were asked for, once they make sense."""
+        wanted, split = request.devices, request.tensor_parallel
+        if not wanted:
+            return None
+        if split and len(wanted) != split:
+            message = f"tensor_parallel is {split}, yet {len(wanted)} devices are named"
+            raise InvalidRequest(message, param="devices")
+        known = [device.index for device in self._devices]
+        if missing := [index for index in wanted if index not in known]:
+            message = f"this node has no device {missing[0]}, only {known}"
+            raise InvalidRequest(message, param="devices")
+        return wanted
+
+    def _picture(self, residents: Mapping[str, Resident], incoming: str) -> Node:
+        """Return this node as the router's pure functions see it."""
+        replicas = tuple(
+            Replica(
+                model=r.id,
+                status=r.status,
+                devices=r.devices,
+                used_mb=held.share_mb * len(held.devices),
+                in_flight=r.admission.in_flight,
+                queued=r.admission.queue_depth,
+                last_used=r.last_used,
+            )
+            for r in residents.values()
+            if r.id != incoming and (held := self._ledger.held.get(r.id)) is not None
+        )
+        devices = tuple(
+            Device(index=d.index, total_mb=d.total_mb, free_mb=self._ledger.room_mb(d.index))
+            for d in self._devices
+        )
+        return Node(name="self", healthy=True, devices=devices, replicas=replicas)
+
+    def _refusal(  # the arithmetic of one refusal
+        self,
+        model: str,
+        needed_mb: int,
+        count: int,
+        wanted: tuple[int, ...] | None,
+        placement: NoFit,
+        evictable: Collection[str],
+    ) -> ApiError:
+        rooms = {d.index: self._ledger.room_mb(d.index) for d in self._devices}
+        per_device: list[dict[str, Any]] = [
+            {
+                "index": d.index,
+                "needed_mb": -(-needed_mb // count),
+                "free_mb": self._ledger.free_mb(d.index),
+                "reserved_mb": self._ledger.reserved_mb(d.index),
+                "total_mb": d.total_mb,
+            }
+            for d in self._devices
+            if wanted is None or d.index in wanted
+        ]
+        known = [room for row in per_device if (room := rooms[row["index"]]) is not None]
+        return InsufficientVram(
+            f"{model!r} does not fit: {placement.detail}",
+            extra={
+                "reason": placement.reason,
+                "needed_mb": needed_mb,
+                "free_mb": max(known, default=0),
+                "per_device": per_device,
+                "evictable": sorted(evictable),
+            },
+        )
+
+
+def _evictable(residents: Mapping[str, Resident]) -> list[str]:
+    return sorted(
+        r.id
+        for r in residents.values()
+        if r.status is Status.LOADED and r.admission.in_flight + r.admission.queue_depth == 0
+    )
