@@ -155,8 +155,8 @@ class LlamaCppSettings(_Table):
     """`[harness.llamacpp]`: defaults of every GGUF engine; a model's `options` override them."""
 
     context: int = Field(default=8192, ge=128, description="Longest context, in tokens.")
-    parallel: int = Field(default=4, ge=1, le=256, description="Requests decoded together.")
-    threads: int | None = Field(default=None, ge=1, description="None: one per core.")
+    parallel: int = Field(default=2, ge=1, le=256, description="Requests decoded together.")
+    threads: int | None = Field(default=None, ge=1, description="None: all cores but one.")
     start_timeout_secs: Seconds = 600.0
 
 

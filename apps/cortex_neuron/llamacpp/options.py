@@ -20,7 +20,7 @@ class LlamaCppOptions(LlamaCppSettings):
     memory.
     """
 
-    shared_context: bool = True
+    shared_context: bool = False
     gpu_layers: int = Field(default=-1, ge=-1, description="-1: all of them.")
     batch: int = Field(default=2048, ge=1)
     ubatch: int = Field(default=512, ge=1)

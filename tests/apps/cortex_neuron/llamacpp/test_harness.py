@@ -128,7 +128,7 @@ def test_the_estimate_grows_with_what_is_asked() -> None:
     def cost(devices: Sequence[Device] = CPU, **options: Any) -> int:
         return HARNESS.estimate(facts, spec(path, devices=devices, **options))
 
-    assert cost() < cost(context=4096) < cost(context=4096, shared_context=False)
+    assert cost() < cost(context=4096, shared_context=True) < cost(context=4096)
     assert cost(context=4096, cache_type_k="q8_0") < cost(context=4096)
     assert cost(prompt_cache_mb=100) == cost() + 100
     assert cost() < cost(GPUS[:1]) < cost(GPUS)

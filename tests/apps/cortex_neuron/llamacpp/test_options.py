@@ -25,10 +25,10 @@ def test_no_more_context_than_the_model_was_made_for() -> None:
 
 def test_a_context_of_ones_own_costs_its_cells() -> None:
     """Shared, all requests live in one context; else each has one."""
-    shared = merge_options(SETTINGS, {}, None)
+    shared = merge_options(SETTINGS, {"shared_context": True}, None)
 
     assert shared.cells == 4096
-    assert merge_options(SETTINGS, {"shared_context": False}, None).cells == 2 * 4096
+    assert merge_options(SETTINGS, {}, None).cells == 2 * 4096
 
 
 def test_an_unknown_option_lists_the_valid_ones() -> None:
