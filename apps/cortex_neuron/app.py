@@ -91,7 +91,7 @@ class Neuron:
         self._uplink = Uplink(limits, keep_alive=False)
         assert discovery.boot_id is not None  # noqa: S101  # set above
         self._journal = Journal(discovery.boot_id, self._rows, self._health)
-        self._registry.on_change(self._journal.touch)
+        self._registry.on_change(self._journal.touch, self._journal.tell)
         api = NodeApi(
             discovery=discovery,
             health=self._health,

@@ -51,6 +51,10 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._grown = asyncio.Event()
 
+    def tell(self) -> None:
+        """Say at once what has changed: a step that the next one follows quickly is told too."""
+        self._compare()
+
     def touch(self) -> None:
         """Say that something may have changed."""
         if self._timer is None:

@@ -138,7 +138,11 @@ def from_engine(status: int, body: Any) -> ApiError:
     if status == 404:  # noqa: PLR2004
         return ModelNotFound(message, code="unsupported_route")
     if status == 501:  # noqa: PLR2004
-        return InvalidRequest(message, code="wrong_modality")
+        return InvalidRequest(
+            "this model is loaded to generate text, not for embeddings; list it (once more) with "
+            'capabilities = ["embedding"]',
+            code="wrong_modality",
+        )
     if 400 <= status < 500:  # noqa: PLR2004
         return InvalidRequest(message)
     log.error("engine.failed", status=status, detail=message[:500])

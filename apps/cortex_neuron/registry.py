@@ -103,11 +103,12 @@ class Registry:
         self._timeouts = timeouts
         self._residents: dict[str, Resident] = {}
         self._changed: Callable[[], None] = lambda: None
+        self._moved: Callable[[], None] = lambda: None
         self._closing = False
 
-    def on_change(self, changed: Callable[[], None]) -> None:
-        """Call `changed` after every change."""
-        self._changed = changed
+    def on_change(self, changed: Callable[[], None], moved: Callable[[], None]) -> None:
+        """Call `moved` when a model takes a step in its life, `changed` after any other change."""
+        self._changed, self._moved = changed, moved
 
     @property
     def residents(self) -> Mapping[str, Resident]:
@@ -204,7 +205,7 @@ class Registry:
         )
         self._residents[request.model_id] = resident
         resident.task = asyncio.create_task(self._live(resident))
-        self._changed()
+        self._moved()
         return resident
 
     async def _live(self, resident: Resident) -> None:
@@ -228,7 +229,7 @@ class Registry:
             await asyncio.sleep(FAILED_ROW_SECS)
         if self._residents.get(resident.id) is resident:
             del self._residents[resident.id]
-            self._changed()
+            self._moved()
 
     async def _bring_up(self, resident: Resident) -> Prepared:
         started = time.perf_counter()
@@ -270,7 +271,7 @@ class Registry:
         resident.loaded_at = time.time()
         resident.status = Status.LOADED
         resident.arrived.set()
-        self._changed()
+        self._moved()
 
     def _reserve(self, resident: Resident) -> list[Resident]:
         """Promise memory and mark victims: one step, no await in it."""
@@ -301,7 +302,7 @@ class Registry:
                 )
             resident.engine = None
             resident.status = Status.RECOVERING
-            self._changed()
+            self._moved()
             await asyncio.sleep(self._restarts.pause_secs(len(resident.crashes)))
             await self._start(resident, prepared)
             log.info("engine.recovered", model=resident.id)
@@ -322,7 +323,7 @@ class Registry:
         resident.admission.close(Unavailable(f"the model {resident.id!r} failed on this node"))
         for event in (resident.decided, resident.arrived, resident.gone):
             event.set()
-        self._changed()
+        self._moved()
 
     def _leave(self, resident: Resident, drain_secs: float) -> None:
         """Mark a model as leaving and start to take it down."""
@@ -330,7 +331,7 @@ class Registry:
         resident.admission.close(
             Unavailable(f"the model {resident.id!r} is being unloaded", retry_after_secs=1)
         )
-        self._changed()
+        self._moved()
         living = resident.task
         resident.task = asyncio.create_task(self._take_down(resident, living, drain_secs))
 
@@ -360,4 +361,4 @@ class Registry:
             for event in (resident.decided, resident.arrived, resident.gone):
                 event.set()
             log.info("model.unloaded", model=resident.id)
-            self._changed()
+            self._moved()

@@ -28,7 +28,7 @@ class Asked:
 
     @classmethod
     def read(cls, began: float, pieces: list[tuple[float, bytes]]) -> Self:
-        """Return what the pieces of a stream say. Raises RuntimeError when it was no whole answer."""
+        """Return what the pieces of a stream say. Raises RuntimeError for half an answer."""
         token_times, usage, rest = list[float](), dict[str, Any](), b""
         for at, piece in pieces:
             *frames, rest = (rest + piece).split(b"\n\n")

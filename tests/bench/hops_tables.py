@@ -1,4 +1,4 @@
-"""Samples of the three hops as tables: what was seen, what was added, what it cost in processor time."""
+"""Samples of the three hops as tables: what was seen, what was added, what it cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

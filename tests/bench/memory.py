@@ -1,6 +1,5 @@
-"""What each process holds in memory: resident, and resident with shared pages divided by sharers."""
+"""What each process holds in memory: resident, and with shared pages divided by sharers."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,6 @@ def _look(pids: dict[str, int]) -> dict[str, Any]:
 def _held(pid: int) -> dict[str, float]:
     process = psutil.Process(pid)
     held = {"rss": process.memory_info().rss / (1 << 20)}
-    if os.path.exists(f"/proc/{pid}/smaps_rollup"):
+    if Path(f"/proc/{pid}/smaps_rollup").exists():
         held["pss"] = process.memory_full_info().pss / (1 << 20)
     return held
