@@ -19,8 +19,8 @@ keep-alive client for all, streamed, temperature 0, seed 1. warm: the same promp
 answered with {tokens} tokens, the prompt from the cache. cold: another first word each time, so
 that nothing is cached. `engine` is a second engine process of the same harness, file and options;
 the one not asked is idle. Differences are taken within a round, then their median. others: cores
-that strangers (and the hypervisor) took during a request. A round is calm when that stayed below {calm}; rounds are repeated
-until {rounds} were calm, at most {most} in all."""
+that strangers (and the hypervisor) took during a request. A round is calm when that stayed
+below {calm}; rounds are repeated until {rounds} were calm, at most {most} in all."""
 CALM_WITHIN_SECS = 10.0
 COLD_TOKENS = 4
 TEXT = (

@@ -659,7 +659,7 @@ def test_events_tell_the_life_of_a_model_and_resume(scene: Scene, events: Events
     assert snapshot.keys() == {"boot_id", "health", "models"}
     assert {LOCAL, DEMO} <= {one["id"] for one in snapshot["models"]}
     steps = [value["status"] for _, value in events.models("passing")]
-    assert list(dict.fromkeys(steps)) == ["loading", "loaded", "unloading"]
+    assert list(dict.fromkeys(steps)) == ["queued", "loading", "loaded", "unloading"]
     assert [one[3] for one in events.seen if one[2] == "model_removed"] == [{"id": "passing"}]
     numbers = [int(number.rpartition("-")[2]) for number, _ in missed]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
