@@ -35,7 +35,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="hops: rounds after warm-up.")] = 12,
     tokens: Annotated[int, typer.Option(min=2, help="hops: tokens of a warm answer.")] = 128,
     threads: Annotated[
-        str, typer.Option(help="hops: engine threads, as in 1,2. Default: one per core.")
+        str, typer.Option(help="hops: engine threads, as in 1,2. Default: the node's.")
     ] = "",
     requests: Annotated[int, typer.Option(min=1, help="memory: requests in between.")] = 50,
     starts: Annotated[int, typer.Option(min=1, help="startup: how often `cortex up`.")] = 3,
