@@ -53,7 +53,7 @@ from cortex_uplink import (
     Uplink,
     UplinkError,
 )
-from cortex_uplink.serving import Gate, error_answer, read_inference, request_id
+from cortex_uplink.serving import Gate, error_answer, read_inference, request_id, send_now
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class Inference:
     settings: CortexSettings
 
     async def handle(self, request: Request, *, streams: bool = True) -> HTTPResponse | None:
-        """Answer one request. None means that the answer was streamed."""
+        """Answer one request. None means that the answer has been sent."""
         outcome = Outcome(request_id=request_id(request), route=request.path)
         events: EventResponse | None = None
         try:
@@ -82,7 +82,8 @@ class Inference:
                 outcome.model = self.fleet.view().resolve(front.model)
                 outcome.stream = front.stream and streams
                 if not outcome.stream:
-                    return await self._whole(request, front, outcome)
+                    await send_now(request, await self._whole(request, front, outcome))
+                    return None
                 events = EventResponse(request, self.settings.timeouts.hold_headers_secs)
                 async with events.kept_alive():
                     await self._streamed(request, front, outcome, events)
@@ -171,7 +172,7 @@ class Inference:
             except NodeRefused as error:
                 if not error.replaceable:
                     raise error.error from error
-                last = error.error
+                last = _transient(error.error)
                 log.warning(
                     "replica.failed",
                     request_id=outcome.request_id,
@@ -179,11 +180,11 @@ class Inference:
                     node=serve.node,
                     error=str(error),
                 )
-                if not await self._was_stale(serve, last):
+                if not await self._was_stale(serve, error.error):
                     avoid |= {serve.node}
             else:
                 return
-        raise last if last.status != HTTPStatus.NOT_FOUND else Unavailable("the model keeps moving")
+        raise last
 
     async def _was_stale(self, serve: Serve, error: ApiError) -> bool:
         """Tell whether the node refused because our picture of it is old: then it may be asked.
@@ -237,6 +238,13 @@ class Inference:
                 error=str(error),
             )
             raise UpstreamUnreachable("the node was lost in the middle of its answer") from error
+
+
+def _transient(error: ApiError) -> ApiError:
+    """Return a node's refusal as one that may pass: we had reason to believe it could serve."""
+    if error.status == HTTPStatus.NOT_FOUND:
+        return Unavailable("the model has just left its node", retry_after_secs=1)
+    return error
 
 
 def _unreachable(error: UplinkError) -> NodeRefused:

@@ -20,7 +20,7 @@ from cortex_neuron.registry import Registry
 from cortex_neuron.resident import Resident
 from cortex_neuron.workshop import NodeWorkshop
 from cortex_uplink import Uplink, UplinkError
-from cortex_uplink.serving import Gate, answer, read_body, read_inference, request_id
+from cortex_uplink.serving import Gate, answer, read_body, read_inference, request_id, send_now
 
 log = structlog.get_logger()
 
@@ -127,7 +127,7 @@ class NodeApi:
         count = await self.tokenizers.count(path, front.model, request.body)
         return answer({"model": front.model, "count": count})
 
-    async def infer(self, request: Request) -> HTTPResponse | None:
+    async def infer(self, request: Request) -> None:
         """`POST /v1/chat/completions` and `/v1/completions`."""
         front = read_inference(request)
         resident, _ = self.registry.serving(front.model)
@@ -144,7 +144,8 @@ class NodeApi:
                         raise await proxying.refused(upstream)
                     if not front.stream:
                         body = await proxying.fold(upstream, measured)
-                        return _whole(body, measured)
+                        await send_now(request, _whole(body, measured))
+                        return
                     response = await request.respond(
                         content_type="text/event-stream; charset=utf-8",
                         headers={"cache-control": "no-cache"},
@@ -152,7 +153,6 @@ class NodeApi:
                     async for chunk in proxying.relay(upstream, measured):
                         await response.send(chunk)
                     await response.eof()
-                    return None
             except UplinkError as error:
                 log.warning(
                     "engine.unreachable",
@@ -164,7 +164,7 @@ class NodeApi:
             finally:
                 self._used(resident, measured)
 
-    async def embed(self, request: Request) -> HTTPResponse:
+    async def embed(self, request: Request) -> None:
         """`POST /v1/embeddings`."""
         front = read_inference(request)
         resident, _ = self.registry.serving(front.model)
@@ -179,7 +179,8 @@ class NodeApi:
                 )
             finally:
                 self._used(resident, None)
-            return HTTPResponse(raw, status=status, content_type="application/json")
+            response = HTTPResponse(raw, status=status, content_type="application/json")
+            await send_now(request, response)
 
     def _used(self, resident: Resident, measured: proxying.Measured | None) -> None:
         resident.last_used = time.time()

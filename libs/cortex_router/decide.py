@@ -4,8 +4,7 @@
 remembers the last call. In order of preference:
 
 1. a ready replica on a healthy node: least pressure wins, then the node's name;
-2. a replica that is arriving or recovering: hold, never start a second copy; a node that is away
-   but held the model counts as recovering only while no other node can take it;
+2. a replica that is arriving or recovering on a healthy node: hold, never start a second copy;
 3. a healthy node where it fits: pinned first, then without eviction, then with the fewest victims,
    then the most room, then the name;
 4. a node where it would fit if somebody ended: hold for that node;

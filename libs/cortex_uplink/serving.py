@@ -116,6 +116,12 @@ def answer(value: Any, status: int = 200) -> HTTPResponse:
     return HTTPResponse(orjson.dumps(value), status=status, content_type="application/json")
 
 
+async def send_now(request: Request, response: HTTPResponse) -> None:
+    """Send a whole answer from inside the handler, so that a drain waits until it is out."""
+    sending = await request.respond(response)
+    await sending.send(end_stream=True)
+
+
 def error_answer(error: ApiError) -> HTTPResponse:
     """Return `error` in its envelope: the only place where an error becomes a response."""
     response = answer(envelope(error), error.status)

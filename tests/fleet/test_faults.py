@@ -135,6 +135,25 @@ def test_sigterm_lets_a_running_answer_end(bench: Workbench, demo_model: Path, w
     assert [one for one in below if one.is_running()] == []
 
 
+@pytest.mark.parametrize("who", ["cortex", "neuron"])
+def test_sigterm_lets_a_whole_answer_out(bench: Workbench, demo_model: Path, who: str) -> None:
+    """The drain ends when the answer has been sent, not when it has been made."""
+    neuron = bench.neuron()
+    cortex = bench.cortex({"n1": neuron.url}, [entry("demo", demo_model)])
+    ask(cortex, "demo")
+    leaving = {"cortex": cortex, "neuron": neuron}[who]
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask, cortex, "demo", text="Tell a story.", max_tokens=60)
+        eventually(lambda: in_flight(neuron, "demo") == 1)
+        leaving.signal(signal.SIGTERM)
+        answer = asking.result()
+
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"]
+    assert leaving.wait() == 0
+
+
 def test_an_idle_fleet_ends_at_once(bench: Workbench, demo_model: Path) -> None:
     """No drain to wait for, no timeout to sit out."""
     neuron = bench.neuron()

@@ -215,7 +215,7 @@ def test_a_burst_is_spread_over_equal_replicas(
 @pytest.mark.parametrize(
     ("status", "body", "becomes", "code"),
     [
-        (400, {"error": "model panicked at /root/x.rs:3"}, 400, "invalid_request_body"),
+        (400, {"error": "model panicked at /srv/x.rs:3"}, 400, "invalid_request_body"),
         (
             400,
             {
@@ -228,7 +228,7 @@ def test_a_burst_is_spread_over_equal_replicas(
             400,
             "context_length_exceeded",
         ),
-        (500, {"error": "thread panicked at /root/secret.rs"}, 502, "upstream_malformed_response"),
+        (500, {"error": "thread panicked at /srv/secret.rs"}, 502, "upstream_malformed_response"),
         (503, {"error": {"code": "x", "message": "secret"}}, 503, "x"),
         (
             429,
