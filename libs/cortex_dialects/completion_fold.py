@@ -28,7 +28,7 @@ class CompletionFold:
     def answer(self) -> dict[str, Any]:
         """Return the whole answer, in the shape of `/v1/chat/completions` or `/v1/completions`."""
         kind = "chat.completion" if self._is_chat() else "text_completion"
-        choices = [self._choices[index] for index in sorted(self._choices)]
+        choices = [_complete(self._choices[index]) for index in sorted(self._choices)]
         body: dict[str, Any] = {**self._head, "object": kind, "choices": choices, **self._extra}
         if self.stream.usage is not None:
             body["usage"] = self.stream.usage.as_json()
@@ -68,6 +68,17 @@ class CompletionFold:
         whole["finish_reason"] = choice.get("finish_reason") or whole["finish_reason"]
         if isinstance(logprobs := choice.get("logprobs"), dict):
             whole["logprobs"] = _add_lists(whole["logprobs"] or {}, logprobs)
+
+
+def _complete(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return the choice with text even where none came: content is null beside tool calls only.
+
+    Few tokens can be no text at all (half of an emoji), and clients call string methods on it.
+    """
+    message = choice.get("message")
+    if isinstance(message, dict) and message["content"] is None and "tool_calls" not in message:
+        return {**choice, "message": {**message, "content": ""}}
+    return choice
 
 
 def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:

@@ -33,6 +33,13 @@ def test_text_usage_and_finish_come_together() -> None:
     }
 
 
+def test_an_answer_without_text_is_empty_and_not_null() -> None:
+    """Tokens ran out in the middle of a character; a client still finds a string."""
+    answer = folded(frame(ROLE), frame(delta(None, finish_reason="length")), DONE)
+
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": ""}  # type: ignore[index]
+
+
 def test_tool_calls_are_put_together() -> None:
     """Ids and names come once, arguments in pieces."""
 
