@@ -7,10 +7,9 @@ so that a burst is spread although all of it arrives between two events.
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cortex_core.settings import Catalogue, ModelEntry, NeuronEntry
 from cortex_core.wire import Discovery, Health, ModelInfo
@@ -24,9 +23,12 @@ from cortex_router import (
     NodeObserved,
     Profile,
     Replica,
+    RequestEnded,
+    RequestSent,
     Status,
     apply,
 )
+from cortex_uplink import UplinkError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +52,6 @@ class Fleet:
     def __init__(self, catalogue: Catalogue) -> None:
         self._view = FleetView()
         self._nodes: dict[str, NodeState] = {}
-        self._sent: Counter[tuple[str, str]] = Counter()
         self._learned_mb: dict[str, int] = {}
         self._grown = asyncio.Event()
         self._looked = asyncio.Event()
@@ -109,21 +110,28 @@ class Fleet:
 
     def view(self) -> FleetView:
         """Return the fleet for a decision taken now."""
-        if not self._sent:
-            return self._view
-        return replace(self._view, nodes=tuple(self._with_sent(n) for n in self._view.nodes))
+        return self._view
 
     @asynccontextmanager
-    async def sending(self, node: str, model: str) -> AsyncIterator[None]:
+    async def sending(
+        self, node: str, model: str, *, session: str | None = None, tokens: int = 0
+    ) -> AsyncIterator[None]:
         """Count a request of ours to a replica for as long as it lasts."""
-        key = (node, model)
-        self._sent[key] += 1
+        self._view = apply(
+            self._view,
+            RequestSent(node=node, model=model, at=now(), session=session, tokens=tokens),
+        )
+        failed: bool | None = None
         try:
             yield
+            failed = False
+        except UplinkError:
+            failed = True
+            raise
         finally:
-            self._sent[key] -= 1
-            if not self._sent[key]:
-                del self._sent[key]
+            self._view = apply(
+                self._view, RequestEnded(node=node, model=model, at=now(), failed=failed)
+            )
             self._wake()
 
     async def changed(self, timeout_secs: float) -> bool:
@@ -145,17 +153,6 @@ class Fleet:
                 await self._looked.wait()
         except TimeoutError:
             self._looked.set()
-
-    def _with_sent(self, node: Node) -> Node:
-        return replace(
-            node,
-            replicas=tuple(
-                replace(r, in_flight=max(r.in_flight, self._sent[node.name, r.model] - r.queued))
-                if (node.name, r.model) in self._sent
-                else r
-                for r in node.replicas
-            ),
-        )
 
     def _apply_catalogue(self) -> None:
         profiles = {e.id: as_profile(e, self._learned_mb.get(e.id)) for e in self.catalogue.models}
@@ -213,6 +210,8 @@ def as_node(state: NodeState) -> Node:
                 queued=max(row.queue_depth, load.queue_depth if load else 0),
                 max_in_flight=ceiling or None,
                 last_used=row.last_used,
+                tok_s_prefill=load.tok_s_prefill if load else None,
+                tok_s_decode=load.tok_s_decode if load else None,
                 servable=row.servable.ok,
             )
         )

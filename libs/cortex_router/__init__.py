@@ -4,7 +4,9 @@ Standard library only. `decide(view, request, policy, now)` is the front door; `
 makes the next view. The same `place` and `displaceable` serve the gateway and the node itself.
 """
 
-from cortex_router.decide import Policy, decide
+from cortex_router.choosing import Candidate, Ranking, Serving
+from cortex_router.circuit import Circuit
+from cortex_router.decide import another_copy, decide
 from cortex_router.decision import (
     Await,
     Considered,
@@ -15,25 +17,32 @@ from cortex_router.decision import (
     RouteRequest,
     Serve,
 )
-from cortex_router.eviction import STRATEGIES, Strategy, Victim, displaceable, lru, priority
-from cortex_router.placement import Fit, NoFit, Placement, Rules, place
-from cortex_router.view import (
+from cortex_router.eviction import STRATEGIES, Cost, Lru, Priority, Strategy, Victim, displaceable
+from cortex_router.lifecycle import (
     ARRIVING,
-    DEFAULT_PRIORITY,
-    PINNED_PRIORITY,
     RESIDENT,
+    TRANSITIONS,
+    IllegalTransition,
+    Life,
+    Status,
+    diagram,
+    step,
+)
+from cortex_router.nodes import DEFAULT_PRIORITY, PINNED_PRIORITY, Device, Node, Profile, Replica
+from cortex_router.persistent import PersistentMap
+from cortex_router.placement import Fit, NoFit, Placement, Rules, place
+from cortex_router.policy import Policy
+from cortex_router.view import (
     CatalogueChanged,
-    Device,
     Event,
     FleetView,
-    Node,
     NodeForgotten,
     NodeLost,
     NodeObserved,
-    Profile,
-    Replica,
-    Status,
+    RequestEnded,
+    RequestSent,
     apply,
+    fleet_view,
 )
 
 __all__ = [
@@ -42,36 +51,51 @@ __all__ = [
     "PINNED_PRIORITY",
     "RESIDENT",
     "STRATEGIES",
+    "TRANSITIONS",
     "Await",
+    "Candidate",
     "CatalogueChanged",
+    "Circuit",
     "Considered",
+    "Cost",
     "Decision",
     "Device",
     "Event",
     "Explanation",
     "Fit",
     "FleetView",
+    "IllegalTransition",
+    "Life",
     "Load",
+    "Lru",
     "NoFit",
     "Node",
     "NodeForgotten",
     "NodeLost",
     "NodeObserved",
+    "PersistentMap",
     "Placement",
     "Policy",
+    "Priority",
     "Profile",
+    "Ranking",
     "Refuse",
     "Replica",
+    "RequestEnded",
+    "RequestSent",
     "RouteRequest",
     "Rules",
     "Serve",
+    "Serving",
     "Status",
     "Strategy",
     "Victim",
+    "another_copy",
     "apply",
     "decide",
+    "diagram",
     "displaceable",
-    "lru",
+    "fleet_view",
     "place",
-    "priority",
+    "step",
 ]

@@ -1,172 +1,108 @@
 """The fleet as one immutable picture, and the only way to make the next one: `apply`.
 
-Nothing here is a clock or a connection: whoever observes nodes turns what they said into events.
-None means unknown, never zero. Sizes are MiB, `last_used` is Unix time in seconds.
+Nothing here is a clock or a connection: whoever observes nodes turns what they said into events,
+and so does whoever sends requests. What a change costs depends on what changed (a node's own
+replicas, one request), not on how large the fleet is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
-DEFAULT_PRIORITY = 100
-PINNED_PRIORITY = 1000
+from cortex_router.circuit import CLOSED, Circuit
+from cortex_router.lifecycle import ARRIVING, Status
+from cortex_router.nodes import Node, Profile, Replica
+from cortex_router.persistent import PersistentMap
+from cortex_router.ranking import Holding, Rank, rank_of
+from cortex_router.sessions import Count, Home, Sessions
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+#: The memory of how often a model is asked for halves in this time.
+DEMAND_HALF_LIFE_SECS = 600.0
+_NOBODY = Holding()
 
 
-class Status(StrEnum):
-    """The life of a model on a node. UNKNOWN is whatever we do not understand: never routable."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One node in the view: its last word, and what we did since, by model."""
 
-    UNLOADED = "unloaded"
-    QUEUED = "queued"
-    LOADING = "loading"
-    LOADED = "loaded"
-    UNLOADING = "unloading"
-    RECOVERING = "recovering"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
+    node: Node
+    sent: Mapping[str, int] = field(default_factory=dict)
+    conversations: Mapping[str, Count] = field(default_factory=dict)
+    circuits: Mapping[str, Circuit] = field(default_factory=dict)
+    ranks: Mapping[str, Rank] = field(default_factory=dict)
 
-    @classmethod
-    def parse(cls, text: str) -> "Status":
-        """Return the status named `text`, UNKNOWN when there is none."""
-        return cls._value2member_map_.get(text, cls.UNKNOWN)  # type: ignore[return-value]
+    def load(self, replica: Replica) -> int:
+        """Return who is served or waits: what the node says, or what we sent, if that is more."""
+        return max(replica.in_flight + replica.queued, self.sent.get(replica.model, 0))
 
 
-#: The replica is on its way or will be back: hold the request, never start a second copy.
-ARRIVING = frozenset({Status.QUEUED, Status.LOADING, Status.RECOVERING, Status.UNLOADING})
-#: The replica holds device memory (a failed one holds none).
-RESIDENT = frozenset(
-    {Status.QUEUED, Status.LOADING, Status.LOADED, Status.UNLOADING, Status.RECOVERING}
-)
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How many requests there were lately; older ones count less and less."""
+
+    count: float
+    at: float
+
+    def now(self, now: float) -> float:
+        """Return the count at `now`."""
+        return float(self.count * 0.5 ** (max(0.0, now - self.at) / DEMAND_HALF_LIFE_SECS))
+
+    def per_sec(self, now: float) -> float:
+        """Return requests per second: a steady stream settles at count x ln 2 / half-life."""
+        return self.now(now) * 0.6931 / DEMAND_HALF_LIFE_SECS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """One device: all it has, what is free now, and what loads in progress were promised."""
-
-    index: int
-    total_mb: int | None = None
-    free_mb: int | None = None
-    reserved_mb: int = 0
-
-    @property
-    def room_mb(self) -> int | None:
-        """Free and not promised to anybody; None when the node did not say."""
-        return None if self.free_mb is None else max(0, self.free_mb - self.reserved_mb)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
-    """One model on one node. `required_mb` is the node's own estimate for a model not loaded."""
-
-    model: str
-    status: Status
-    devices: tuple[int, ...] = ()
-    used_mb: int | None = None
-    required_mb: int | None = None
-    in_flight: int = 0
-    queued: int = 0
-    max_in_flight: int | None = None
-    last_used: float | None = None
-    servable: bool = True
-
-    @property
-    def ready(self) -> bool:
-        """Loaded, and able to answer."""
-        return self.status is Status.LOADED and self.servable
-
-    @property
-    def busy(self) -> bool:
-        """Somebody is being served or waits."""
-        return self.in_flight + self.queued > 0
-
-    @property
-    def pressure(self) -> float:
-        """In flight and queued against its own ceiling; 1.0 means every seat is taken."""
-        return (self.in_flight + self.queued) / (self.max_in_flight or 1)
-
-    def share_mb(self, size_mb: int | None) -> int | None:
-        """What the model holds on each of its devices, from its real use, else from `size_mb`."""
-        whole = self.used_mb if self.used_mb is not None else size_mb
-        return None if whole is None or not self.devices else -(-whole // len(self.devices))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One machine as last seen."""
-
-    name: str
-    healthy: bool = False
-    draining: bool = False
-    harnesses: tuple[str, ...] | None = None
-    devices: tuple[Device, ...] = ()
-    replicas: tuple[Replica, ...] = ()
-
-    def holds(self, model: str) -> Replica | None:
-        """Return the replica of `model` here, whatever its status."""
-        return next((one for one in self.replicas if one.model == model), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """One model of the catalogue: what it needs and where it may live.
-
-    `size_mb` is the whole model; each of its `min_devices` devices needs an even share. `pinned_on`
-    are the nodes it belongs to and never leaves for another; `only_on` those that have its files.
-    Either one, when not empty, keeps it off every other node.
-    """
-
-    id: str
-    harness: str | None = None
-    size_mb: int | None = None
-    min_devices: int = 1
-    min_device_mb: int | None = None
-    pinned_on: tuple[str, ...] = ()
-    only_on: tuple[str, ...] = ()
-    priority: int | None = None
-
-    @property
-    def share_mb(self) -> int | None:
-        """What each device must hold; None when the size is unknown."""
-        return None if self.size_mb is None else -(-self.size_mb // self.min_devices)
-
-    @property
-    def residency_class(self) -> int:
-        """Its rank when memory is short; a pinned model without a rank of its own is protected."""
-        if self.priority is not None:
-            return self.priority
-        return PINNED_PRIORITY if self.pinned_on else DEFAULT_PRIORITY
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FleetView:
-    """Everything a decision may look at."""
+    """Everything a decision may look at. Made from nothing and `apply`, or by `fleet_view`."""
 
-    nodes: tuple[Node, ...] = ()
+    entries: PersistentMap[str, Entry] = field(default_factory=PersistentMap)
+    holdings: PersistentMap[str, Holding] = field(default_factory=PersistentMap)
     profiles: Mapping[str, Profile] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sessions: Sessions = field(default_factory=Sessions)
+    demand: PersistentMap[str, Demand] = field(default_factory=PersistentMap)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node with our own requests counted in, sorted by name."""
+        return tuple(current(self.entries[name]) for name in sorted(self.entries))
 
     def resolve(self, name: str) -> str:
         """Return the model that `name` stands for: an alias's target, else `name` itself."""
         return self.aliases.get(name, name)
 
     def node(self, name: str) -> Node | None:
-        """Return the node called `name`."""
-        return next((one for one in self.nodes if one.name == name), None)
+        """Return the node called `name`, our own requests counted in."""
+        entry = self.entries.get(name)
+        return None if entry is None else current(entry)
+
+    def holding(self, model: str) -> Holding:
+        """Return who knows `model`."""
+        return self.holdings.get(model) or _NOBODY
 
     def profile(self, model: str) -> Profile | None:
         """Return the catalogue's profile, else one for a model that some node has files of."""
         if (listed := self.profiles.get(model)) is not None:
             return listed
-        held = [(n.name, r) for n in self.nodes if (r := n.holds(model)) is not None]
-        if not held:
+        if not (names := self.holding(model).names):
             return None
-        sizes = [r.required_mb for _, r in held if r.required_mb is not None]
+        held = [self.entries[name].node.by_model[model] for name in names]
+        sizes = [replica.required_mb for replica in held if replica.required_mb is not None]
         return Profile(
-            id=model,
-            size_mb=max(sizes, default=None),
-            only_on=tuple(sorted(name for name, _ in held)),
+            id=model, size_mb=max(sizes, default=None), only_on=tuple(sorted(set(names)))
         )
+
+    def wanted(self, now: float) -> Callable[[str], float | None]:
+        """Return how often a model was asked for lately, per second; None for one never seen."""
+
+        def per_sec(model: str) -> float | None:
+            demand = self.demand.get(model)
+            return None if demand is None else demand.per_sec(now)
+
+        return per_sec
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,28 +134,247 @@ class CatalogueChanged:
     aliases: Mapping[str, str]
 
 
-Event: TypeAlias = NodeObserved | NodeLost | NodeForgotten | CatalogueChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSent:
+    """We sent a request of `tokens` to a replica. `session` tells conversations apart."""
+
+    node: str
+    model: str
+    at: float
+    session: str | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEnded:
+    """It ended. `failed`: by the replica's own fault; None when it says nothing about it."""
+
+    node: str
+    model: str
+    at: float
+    failed: bool | None = False
+
+
+Event: TypeAlias = (
+    NodeObserved | NodeLost | NodeForgotten | CatalogueChanged | RequestSent | RequestEnded
+)
+
+
+def fleet_view(
+    nodes: tuple[Node, ...] = (),
+    profiles: Mapping[str, Profile] | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> FleetView:
+    """Return the view of these nodes and this catalogue."""
+    view = apply(FleetView(), CatalogueChanged(profiles or {}, aliases or {}))
+    for node in nodes:
+        view = apply(view, NodeObserved(node))
+    return view
 
 
 def apply(view: FleetView, event: Event) -> FleetView:
-    """Return the view after `event`. Nodes stay sorted by name."""
+    """Return the view after `event`."""
     match event:
+        case RequestSent():
+            return _sent(view, event)
+        case RequestEnded():
+            return _ended(view, event)
         case NodeObserved(node):
-            others = [one for one in view.nodes if one.name != node.name]
-            nodes = tuple(sorted([*others, node], key=lambda one: one.name))
-            return replace(view, nodes=nodes)
+            return _observed(view, node)
         case NodeLost(name):
-            return replace(
-                view,
-                nodes=tuple(
-                    replace(one, healthy=False) if one.name == name else one for one in view.nodes
-                ),
-            )
+            entry = view.entries.get(name)
+            if entry is None or not entry.node.healthy:
+                return view
+            return _observed(view, replace(entry.node, healthy=False))
         case NodeForgotten(name):
-            return replace(view, nodes=tuple(one for one in view.nodes if one.name != name))
+            entry = view.entries.get(name)
+            if entry is None:
+                return view
+            bare = _observed(view, replace(entry.node, replicas=()))
+            return _with(bare, entries=bare.entries.without(name))
         case CatalogueChanged(profiles, aliases):
             return replace(
                 view,
                 profiles=MappingProxyType(dict(profiles)),
                 aliases=MappingProxyType(dict(aliases)),
             )
+
+
+def current(entry: Entry) -> Node:
+    """Return the node with our own requests, where they are more than it has told, counted in."""
+    sent = entry.sent
+    if not sent:
+        return entry.node
+    return replace(
+        entry.node,
+        replicas=tuple(
+            replace(r, in_flight=max(r.in_flight, sent[r.model] - r.queued))
+            if r.model in sent
+            else r
+            for r in entry.node.replicas
+        ),
+    )
+
+
+def _with(
+    view: FleetView,
+    *,
+    entries: PersistentMap[str, Entry] | None = None,
+    holdings: PersistentMap[str, Holding] | None = None,
+    sessions: Sessions | None = None,
+    demand: PersistentMap[str, Demand] | None = None,
+) -> FleetView:
+    """Return the view with these parts; cheaper than `replace`, on the path of every request."""
+    return FleetView(
+        view.entries if entries is None else entries,
+        view.holdings if holdings is None else holdings,
+        view.profiles,
+        view.aliases,
+        view.sessions if sessions is None else sessions,
+        view.demand if demand is None else demand,
+    )
+
+
+def _observed(view: FleetView, node: Node) -> FleetView:
+    before = view.entries.get(node.name) or Entry(Node(name=node.name))
+    models = {**before.node.by_model, **node.by_model}
+    ranks: dict[str, Rank] = {}
+    entry = Entry(
+        node,
+        before.sent,
+        {m: c for m, c in before.conversations.items() if m in node.by_model},
+        {m: c for m, c in before.circuits.items() if m in node.by_model},
+        ranks,
+    )
+    holdings = view.holdings
+    for model in models:
+        replica = node.by_model.get(model)
+        ready = replica is not None and node.usable and replica.ready
+        if replica is not None and ready:
+            ranks[model] = _rank(entry, replica, view.sessions.generation)
+        holding = moved = holdings.get(model) or _NOBODY
+        if before.ranks.get(model) != ranks.get(model):
+            moved = holding.ranked(node.name, before.ranks.get(model), ranks.get(model))
+        arriving = replica is not None and not ready and node.usable and _arriving(replica)
+        idle = replica is not None and not ready and not arriving
+        moved = moved.placed(node.name, arriving=arriving, idle=idle)
+        if moved != holding:
+            empty = not (moved.ready or moved.arriving or moved.idle)
+            holdings = holdings.without(model) if empty else holdings.set(model, moved)
+    return _with(view, entries=view.entries.set(node.name, entry), holdings=holdings)
+
+
+def _arriving(replica: Replica) -> bool:
+    return replica.status in ARRIVING or replica.status is Status.LOADED
+
+
+def _rank(entry: Entry, replica: Replica, generation: int) -> Rank:
+    count = entry.conversations.get(replica.model)
+    return rank_of(replica, entry.load(replica), count.at(generation).total if count else 0)
+
+
+def _sent(view: FleetView, event: RequestSent) -> FleetView:
+    model, demand = event.model, view.demand.get(event.model)
+    counted = Demand((demand.now(event.at) if demand else 0.0) + 1.0, event.at)
+    demands = view.demand.set(model, counted)
+    entry = view.entries.get(event.node)
+    if entry is None:
+        return _with(view, demand=demands)
+    sessions, conversations = view.sessions, entry.conversations
+    entries = view.entries
+    holdings = view.holdings
+    if event.session is not None:
+        sessions = sessions.at(event.at)
+        before = sessions.home(model, event.session)
+        fresh = sessions.young.get((model, event.session))
+        if fresh is None or fresh.node != event.node:
+            if before is not None and (left := entries.get(before.node)) is not None:
+                was_young = fresh is not None
+                fewer = _counted(
+                    left.conversations, model, sessions.generation, -1, young=was_young
+                )
+                if before.node == event.node:
+                    conversations = fewer
+                else:
+                    entries, holdings = _reranked(
+                        entries,
+                        holdings,
+                        Entry(left.node, left.sent, fewer, left.circuits, left.ranks),
+                        model,
+                        sessions.generation,
+                    )
+            conversations = _counted(conversations, model, sessions.generation, 1, young=True)
+        home = Home(event.node, event.tokens)
+        if fresh != home:
+            sessions = sessions.moved_to(model, event.session, home)
+    circuits = entry.circuits
+    if (circuit := circuits.get(model)) is not None:
+        circuits = {**circuits, model: circuit.sent(event.at)}
+    sent = {**entry.sent, model: entry.sent.get(model, 0) + 1}
+    changed = Entry(entry.node, sent, conversations, circuits, entry.ranks)
+    entries, holdings = _reranked(entries, holdings, changed, model, sessions.generation)
+    return FleetView(entries, holdings, view.profiles, view.aliases, sessions, demands)
+
+
+def _counted(
+    counts: Mapping[str, Count],
+    model: str,
+    generation: int,
+    by: int,
+    *,
+    young: bool,
+) -> Mapping[str, Count]:
+    count = (counts.get(model) or Count(generation)).at(generation)
+    more = (
+        Count(generation, max(0, count.young + by), count.old)
+        if young
+        else Count(generation, count.young, max(0, count.old + by))
+    )
+    return {**counts, model: more}
+
+
+def _ended(view: FleetView, event: RequestEnded) -> FleetView:
+    entry = view.entries.get(event.node)
+    if entry is None:
+        return view
+    model = event.model
+    sent = dict(entry.sent)
+    if (left := sent.pop(model, 0) - 1) > 0:
+        sent[model] = left
+    circuits = entry.circuits
+    circuit = circuits.get(model)
+    if event.failed:
+        circuits = {**circuits, model: (circuit or CLOSED).failed(event.at)}
+    elif circuit is not None:
+        after = circuit.abandoned() if event.failed is None else circuit.succeeded()
+        circuits = {**circuits, model: after}
+    changed = Entry(entry.node, sent, entry.conversations, circuits, entry.ranks)
+    entries, holdings = _reranked(
+        view.entries, view.holdings, changed, model, view.sessions.generation
+    )
+    return _with(view, entries=entries, holdings=holdings)
+
+
+def _reranked(
+    entries: PersistentMap[str, Entry],
+    holdings: PersistentMap[str, Holding],
+    entry: Entry,
+    model: str,
+    generation: int,
+) -> tuple[PersistentMap[str, Entry], PersistentMap[str, Holding]]:
+    """Return the maps with `entry`, its replica of `model` at its place in the order."""
+    name = entry.node.name
+    before = entry.ranks.get(model)
+    if before is not None:
+        after = _rank(entry, entry.node.by_model[model], generation)
+        if after != before:
+            holding = holdings[model].ranked(name, before, after)
+            holdings = holdings.set(model, holding)
+            entry = Entry(
+                entry.node,
+                entry.sent,
+                entry.conversations,
+                entry.circuits,
+                {**entry.ranks, model: after},
+            )
+    return entries.set(name, entry), holdings

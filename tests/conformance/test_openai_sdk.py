@@ -49,7 +49,9 @@ def client(cortex: Daemon) -> Iterator[OpenAI]:
 
 def test_chat(client: OpenAI) -> None:
     """A whole answer with usage."""
-    answer = client.chat.completions.create(model="demo", messages=HELLO, max_tokens=8)
+    answer = client.chat.completions.create(
+        model="demo", messages=HELLO, max_tokens=8, temperature=0
+    )
 
     assert answer.choices[0].message.content
     assert answer.choices[0].message.role == "assistant"
@@ -60,7 +62,9 @@ def test_chat(client: OpenAI) -> None:
 
 def test_an_alias_answers(client: OpenAI) -> None:
     """Clients that only know one name are served too."""
-    answer = client.chat.completions.create(model="gpt-4o", messages=HELLO, max_tokens=2)
+    answer = client.chat.completions.create(
+        model="gpt-4o", messages=HELLO, max_tokens=2, temperature=0
+    )
 
     assert answer.choices[0].message.content is not None
 
@@ -68,7 +72,9 @@ def test_an_alias_answers(client: OpenAI) -> None:
 def test_streamed_chat(client: OpenAI) -> None:
     """Chunks, a finish reason, and no usage that was not asked for."""
     chunks = list(
-        client.chat.completions.create(model="demo", messages=HELLO, max_tokens=8, stream=True)
+        client.chat.completions.create(
+            model="demo", messages=HELLO, max_tokens=8, temperature=0, stream=True
+        )
     )
 
     assert "".join(c.choices[0].delta.content or "" for c in chunks)
@@ -82,6 +88,7 @@ def test_streamed_usage(client: OpenAI) -> None:
         model="demo",
         messages=HELLO,
         max_tokens=8,
+        temperature=0,
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -95,10 +102,12 @@ async def test_the_async_client(cortex: Daemon) -> None:
     """Streams and whole answers."""
     async with AsyncOpenAI(base_url=f"{cortex.url}/v1", api_key="x", max_retries=0) as client:
         stream = await client.chat.completions.create(
-            model="demo", messages=HELLO, max_tokens=4, stream=True
+            model="demo", messages=HELLO, max_tokens=4, temperature=0, stream=True
         )
         text = [chunk.choices[0].delta.content async for chunk in stream]
-        answer = await client.chat.completions.create(model="demo", messages=HELLO, max_tokens=4)
+        answer = await client.chat.completions.create(
+            model="demo", messages=HELLO, max_tokens=4, temperature=0
+        )
 
     assert any(text)
     assert answer.choices[0].message.content
@@ -106,9 +115,11 @@ async def test_the_async_client(cortex: Daemon) -> None:
 
 def test_completions(client: OpenAI) -> None:
     """The old route, whole and streamed."""
-    whole = client.completions.create(model="demo", prompt="Once upon", max_tokens=6)
+    whole = client.completions.create(model="demo", prompt="Once upon", max_tokens=6, temperature=0)
     streamed = list(
-        client.completions.create(model="demo", prompt="Once upon", max_tokens=6, stream=True)
+        client.completions.create(
+            model="demo", prompt="Once upon", max_tokens=6, temperature=0, stream=True
+        )
     )
 
     assert whole.choices[0].text
@@ -148,6 +159,7 @@ def test_a_schema_is_obeyed(client: OpenAI) -> None:
         model="demo",
         messages=HELLO,
         max_tokens=60,
+        temperature=0,
         response_format={
             "type": "json_schema",
             "json_schema": {"name": "greeting", "schema": schema, "strict": True},
@@ -208,7 +220,11 @@ def test_a_prompt_beyond_the_context_says_so_in_the_words_clients_know(client: O
 def test_raw_headers(client: OpenAI) -> None:
     """Every answer names its request."""
     raw = client.chat.completions.with_raw_response.create(
-        model="demo", messages=HELLO, max_tokens=1, extra_headers={"x-request-id": "mine"}
+        model="demo",
+        messages=HELLO,
+        max_tokens=1,
+        temperature=0,
+        extra_headers={"x-request-id": "mine"},
     )
 
     assert raw.headers["x-request-id"] == "mine"
@@ -217,7 +233,7 @@ def test_raw_headers(client: OpenAI) -> None:
 def test_a_stream_can_be_closed_early(client: OpenAI, neuron: Daemon) -> None:
     """And its seat is free."""
     stream = client.chat.completions.create(
-        model="demo", messages=HELLO, max_tokens=400, stream=True
+        model="demo", messages=HELLO, max_tokens=400, temperature=0, stream=True
     )
     next(iter(stream))
     stream.close()

@@ -26,11 +26,12 @@ def entry(model: str, path: Path, **more: Any) -> dict[str, Any]:
 
 
 def say(model: str, text: str = "Say hello.", **more: Any) -> dict[str, Any]:
-    """A chat request of a few tokens."""
+    """A chat request of a few tokens, answered the same way each time."""
     return {
         "model": model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": 8,
+        "temperature": 0,
         **more,
     }
 

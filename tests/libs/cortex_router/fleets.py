@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cortex_router import Device, FleetView, Node, Profile, Replica, Status
+from cortex_router import Device, FleetView, Node, Profile, Replica, Status, fleet_view
 
 
 def device(index: int = 0, *, total: int | None = 24, free: int | None = 24) -> Device:
@@ -20,6 +20,7 @@ def replica(
     last_used: float | None = 1.0,
     servable: bool = True,
     ceiling: int | None = 4,
+    loaded_at: float | None = None,
 ) -> Replica:
     """A replica that holds 10 MiB of device 0 unless told otherwise."""
     return Replica(
@@ -30,6 +31,7 @@ def replica(
         in_flight=in_flight,
         max_in_flight=ceiling,
         last_used=last_used,
+        loaded_at=loaded_at,
         servable=servable,
     )
 
@@ -43,8 +45,4 @@ def fleet(
     *nodes: Node, profiles: tuple[Profile, ...] = (), aliases: Mapping[str, str] | None = None
 ) -> FleetView:
     """A view of these nodes."""
-    return FleetView(
-        nodes=tuple(sorted(nodes, key=lambda one: one.name)),
-        profiles={profile.id: profile for profile in profiles},
-        aliases=aliases or {},
-    )
+    return fleet_view(nodes, {profile.id: profile for profile in profiles}, aliases)

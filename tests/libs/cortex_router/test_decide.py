@@ -134,13 +134,14 @@ def test_the_least_recently_used_model_leaves_and_can_come_back() -> None:
 
 
 def test_a_model_in_use_is_never_evicted() -> None:
-    """The request holds until its neighbour has ended."""
+    """The node is told who comes next, and that its neighbour has to end first."""
     busy = node("a", replica("one", used=20, in_flight=1), devices=(device(free=4),))
 
     decision = ask(fleet(busy, profiles=(BIG, Profile(id="one", size_mb=20))), "big")
 
-    assert isinstance(decision, Await)
-    assert decision.reason == "no_room"
+    assert isinstance(decision, Load)
+    assert decision.evict == ()
+    assert [victim.model for victim in decision.once_idle] == ["one"]
 
 
 def test_a_higher_class_is_never_displaced() -> None:

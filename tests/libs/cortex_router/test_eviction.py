@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_router import Fit, Node, NoFit, Profile, Replica, Rules, Status, place, priority
+from cortex_router import Fit, Node, NoFit, Priority, Profile, Replica, Rules, Status, place
 from tests.libs.cortex_router.fleets import device, node, replica
 
 NOW = 100.0
@@ -130,7 +130,7 @@ def test_priority_ranks_the_lower_class_first() -> None:
     profiles = {"low": Profile(id="low", priority=1), "high": Profile(id="high", priority=2)}
     newcomer = Profile(id="new", size_mb=10, priority=5)
 
-    placement = place(full, newcomer, profiles, Rules(strategy=priority), NOW)
+    placement = place(full, newcomer, profiles, Rules(strategy=Priority()), NOW)
 
     assert isinstance(placement, Fit)
     assert [victim.model for victim in placement.evict] == ["low"]
@@ -138,7 +138,7 @@ def test_priority_ranks_the_lower_class_first() -> None:
 
 def test_a_model_that_just_arrived_is_left_alone() -> None:
     """`min_residency_secs` keeps two models from chasing each other."""
-    full = node("n", replica("fresh", used=24, last_used=99.0), devices=(device(free=0),))
+    full = node("n", replica("fresh", used=24, loaded_at=99.0), devices=(device(free=0),))
     newcomer = Profile(id="new", size_mb=10)
 
     calm = place(full, newcomer, {}, Rules(min_residency_secs=5), NOW)
