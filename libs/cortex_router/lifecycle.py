@@ -29,6 +29,7 @@ class Life(StrEnum):
 
     ASKED = "asked"
     PLACED = "placed"
+    CROWDED = "crowded"
     UP = "up"
     CRASHED = "crashed"
     LEAVE = "leave"
@@ -50,6 +51,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Life, Status]]] = MappingProxyType(
             Life.LEAVE: Status.UNLOADING,
         },
         Status.LOADING: {
+            Life.CROWDED: Status.QUEUED,
             Life.UP: Status.LOADED,
             Life.FAILED: Status.FAILED,
             Life.LEAVE: Status.UNLOADING,
