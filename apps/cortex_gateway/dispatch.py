@@ -11,7 +11,7 @@ import structlog
 
 from cortex_core.errors import ApiError, ModelInfeasible, ModelNotFound, Unavailable
 from cortex_core.settings import CortexSettings
-from cortex_core.wire import LoadRequest, Waiting
+from cortex_core.wire import LoadRequest, Residency, Waiting
 from cortex_gateway.fleet import Fleet, now
 from cortex_gateway.metrics import Metrics
 from cortex_gateway.neuron_client import NeuronClient, NodeError
@@ -33,6 +33,8 @@ log = structlog.get_logger()
 _ARRIVING = frozenset({"queued", "loading", "recovering"})
 #: A node is asked to load the same model again and again no more often than this.
 RETRY_LOAD_SECS = 1.0
+#: A load that waits for its turn is asked for again this often, for as long as somebody wants it.
+REPEAT_INTENT_SECS = 5.0
 
 
 class Dispatcher:
@@ -44,6 +46,7 @@ class Dispatcher:
         self._metrics = metrics
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[float]] = {}
+        self._intents: dict[str, asyncio.Task[None]] = {}
         self.clients: dict[str, NeuronClient] = {}
         self.watchers: dict[str, Watcher] = {}
 
@@ -155,6 +158,7 @@ class Dispatcher:
             node=node,
             devices=list(decision.devices),
             evict=[victim.model for victim in decision.evict],
+            once_idle=[victim.model for victim in decision.once_idle],
         )
         request = self._load_request(decision)
         try:
@@ -166,7 +170,27 @@ class Dispatcher:
         for victim in decision.evict:
             self._metrics.evictions.labels(victim.model, node).inc()
         log.info("model.load_accepted", model=model, node=node, status=answer.status)
+        if answer.status == "queued" and model not in self._intents:
+            self._intents[model] = asyncio.create_task(self._repeat(decision))
         await self.watchers[node].poll()
+
+    async def _repeat(self, decision: Load) -> None:
+        """Repeat an intent while somebody waits: a node lets those lapse that nobody repeats."""
+        node, model = decision.node, decision.model
+        try:
+            while self._waiting.get(model):
+                await asyncio.sleep(REPEAT_INTENT_SECS)
+                if not self._waiting.get(model) or (client := self.clients.get(node)) is None:
+                    return
+                request = self._load_request(decision)
+                answer = await client.load(request, self._settings.timeouts.load)
+                if answer.status != "queued":
+                    return
+        except NodeError as error:
+            log.warning("model.intent_lost", model=model, node=node, error=str(error))
+            self.nudge(node)
+        finally:
+            del self._intents[model]
 
     def _load_request(self, decision: Load) -> LoadRequest:
         entry = next((e for e in self._fleet.catalogue.models if e.id == decision.model), None)
@@ -180,10 +204,15 @@ class Dispatcher:
             if decision.profile.min_devices > 1
             else None,
             devices=decision.devices or None,
-            evict=tuple(victim.model for victim in decision.evict),
-            waiting=Waiting(
-                count=len(since), oldest_secs=max(0.0, now() - min(since, default=now()))
+            evict=tuple(victim.model for victim in (*decision.evict, *decision.once_idle)),
+            residency=Residency(
+                priority=decision.profile.residency_class,
+                pinned=decision.node in decision.profile.pinned_on,
+                apart_from=decision.profile.apart_from,
             ),
+            waiting=Waiting(count=len(since), oldest_secs=max(0.0, now() - min(since)))
+            if since
+            else None,
             wait=False,
             vram_mb=entry.vram_mb if entry else None,
             keep_alive_secs=entry.keep_alive_secs if entry else None,
@@ -241,7 +270,7 @@ def _reason(decision: Serve | Await | Load | Refuse) -> str:
             return "loaded"
         case Await(reason=reason):
             return reason
-        case Load(evict=evict):
-            return "evicting" if evict else "fits"
+        case Load(evict=evict, once_idle=once_idle):
+            return "queueing" if once_idle else "evicting" if evict else "fits"
         case Refuse(code=code):
             return code

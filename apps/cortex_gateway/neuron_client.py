@@ -68,7 +68,9 @@ class NeuronClient:
 
     async def load(self, request: LoadRequest, timeout_secs: float) -> LoadAnswer:
         """Ask for a load. A node that answers only when it is done gets `timeout_secs`."""
-        body = request.model_dump(mode="json", exclude_none=True)
+        # Left out where it says nothing, so that nodes of other versions understand the rest.
+        unsaid = {"residency"} if request.residency == Residency() else set()
+        body = request.model_dump(mode="json", exclude_none=True, exclude=unsaid)
         value = await self._json("POST", "/models/load", body=body, timeout_secs=timeout_secs)
         return _parse(LoadAnswer, value)
 

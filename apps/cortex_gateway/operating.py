@@ -38,7 +38,7 @@ class Operator:
                 return 200, {"status": "loaded", "model": model, "node": where}
             case Refuse():
                 raise refusal(decision)
-            case Await(reason="no_room"):
+            case Await(reason="no_room") | Load(once_idle=(_, *_)):
                 raise Unavailable(
                     f"there is no room for {model!r}: what is loaded is in use", retry_after_secs=10
                 )

@@ -57,6 +57,11 @@ class Admission:
                 waiter.set_exception(why)
         self._changed()
 
+    def reopen(self) -> None:
+        """Take newcomers again."""
+        self._closed = None
+        self._changed()
+
     async def emptied(self) -> None:
         """Return once nobody is in flight."""
         await self._emptied.wait()

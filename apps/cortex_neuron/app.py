@@ -11,7 +11,7 @@ import uvloop
 
 from cortex_core import __version__
 from cortex_core.loading import ConfigError
-from cortex_core.settings import Address, NeuronSettings
+from cortex_core.settings import Address, NeuronSettings, SwappingSettings
 from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
 from cortex_neuron.activation import Activator
 from cortex_neuron.discovery import probe_machine
@@ -25,7 +25,7 @@ from cortex_neuron.registry import Registry
 from cortex_neuron.room import Room
 from cortex_neuron.routes import NodeApi
 from cortex_neuron.workshop import NodeWorkshop
-from cortex_router import Device, Status
+from cortex_router import STRATEGIES, Device, Rules, Status, Swapping
 from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
 from cortex_uplink.serving import Gate, Listener, make_app
@@ -80,6 +80,7 @@ class Neuron:
             room=Room(ledger, devices),
             admission=settings.admission,
             timeouts=settings.timeouts,
+            swapping=_swapping(settings.swapping),
         )
         self._activator = Activator(self._registry, settings.default_models)
         self._gate = Gate()
@@ -203,3 +204,11 @@ class Neuron:
 def _harnesses(settings: NeuronSettings) -> Mapping[str, Harness]:
     makers = {"llamacpp": lambda: LlamaCppHarness(settings.harness.llamacpp)}
     return {name: makers[name]() for name in settings.harnesses}
+
+
+def _swapping(settings: SwappingSettings) -> Swapping:
+    """Return the operator's choices as the router knows them."""
+    rules = Rules(
+        strategy=STRATEGIES[settings.strategy], min_residency_secs=settings.min_residency_secs
+    )
+    return Swapping(rules=rules, amortise=settings.amortise, linger_secs=settings.linger_secs)

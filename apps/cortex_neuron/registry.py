@@ -30,7 +30,8 @@ from cortex_neuron.harness import Engine
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.resident import Resident
 from cortex_neuron.room import Room
-from cortex_router import Status
+from cortex_neuron.turns import LAPSE_SECS, Turns
+from cortex_router import Life, Status, Swapping
 
 log = structlog.get_logger()
 
@@ -39,6 +40,7 @@ DECIDE_SECS = 2.0
 #: A failed model stays listed for so long, so that everybody who waited sees why. A load that did
 #: not fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
+_OVER = frozenset({Status.FAILED, Status.UNLOADING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,9 @@ class Registry:
         room: Room,
         admission: AdmissionSettings,
         timeouts: NeuronTimeouts,
+        swapping: Swapping | None = None,
         restarts: Restarts | None = None,
+        lapse_secs: float = LAPSE_SECS,
     ) -> None:
         self._restarts = restarts or Restarts()
         self._workshop = workshop
@@ -102,13 +106,22 @@ class Registry:
         self._admission = admission
         self._timeouts = timeouts
         self._residents: dict[str, Resident] = {}
-        self._changed: Callable[[], None] = lambda: None
-        self._moved: Callable[[], None] = lambda: None
+        self._tell_change: Callable[[], None] = lambda: None
+        self._tell_move: Callable[[], None] = lambda: None
         self._closing = False
+        self._turns = Turns(
+            room=room,
+            residents=self._residents,
+            swapping=swapping or Swapping(),
+            measure=lambda: workshop.measure(self.engines()),
+            leave=lambda resident: self._leave(resident, drain_secs=0),
+            moved=self._moved,
+            lapse_secs=lapse_secs,
+        )
 
     def on_change(self, changed: Callable[[], None], moved: Callable[[], None]) -> None:
         """Call `moved` when a model takes a step in its life, `changed` after any other change."""
-        self._changed, self._moved = changed, moved
+        self._tell_change, self._tell_move = changed, moved
 
     @property
     def residents(self) -> Mapping[str, Resident]:
@@ -145,8 +158,13 @@ class Registry:
             resident = self._residents.get(request.model_id)
         if resident is None or resident.status is Status.FAILED:
             resident = self._begin(request)
+        resident.heard(request)
         if request.wait:
-            await resident.arrived.wait()
+            resident.awaited += 1
+            try:
+                await resident.arrived.wait()
+            finally:
+                resident.awaited -= 1
         elif not resident.decided.is_set():
             try:
                 async with asyncio.timeout(DECIDE_SECS):
@@ -157,6 +175,9 @@ class Registry:
             raise resident.failure
         if resident.status is Status.LOADED:
             return LoadAnswer(status="loaded")
+        if (wanting := self._turns.waiting(resident.id)) is not None:
+            eta = None if wanting.until is None else max(0.0, wanting.until - time.time())
+            return LoadAnswer(status="queued", position=max(1, wanting.position), eta_secs=eta)
         return LoadAnswer(status="loading", progress=resident.progress)
 
     async def unload(self, model: str, drain_secs: float) -> None:
@@ -187,6 +208,14 @@ class Registry:
         if waits:
             limit = drain_secs + self._timeouts.unload + 5
             await asyncio.wait([asyncio.ensure_future(one) for one in waits], timeout=limit)
+
+    def _changed(self) -> None:
+        self._tell_change()
+        self._turns.stir()
+
+    def _moved(self) -> None:
+        self._tell_move()
+        self._turns.stir()
 
     def _begin(self, request: LoadRequest) -> Resident:
         """Enter a model and start bringing it up. No await: this is the gate."""
@@ -223,8 +252,7 @@ class Registry:
             await self._stop_engine(resident)
             self._failed(resident, InternalError("loading failed inside the node; see its log"))
         finally:
-            if resident.status is not Status.FAILED and resident.status is not Status.UNLOADING:
-                self._failed(resident, ShuttingDown("the load was abandoned"))
+            self._failed(resident, ShuttingDown("the load was abandoned"))
         if not isinstance(resident.failure, InsufficientVram | InvalidRequest):
             await asyncio.sleep(FAILED_ROW_SECS)
         if self._residents.get(resident.id) is resident:
@@ -238,12 +266,17 @@ class Registry:
             resident.progress = progress
             self._changed()
 
-        resident.status = Status.LOADING
+        resident.goes_through(Life.PLACED)
         prepared = await self._workshop.prepare(resident.request, report)
         resident.capabilities = prepared.capabilities
         resident.required_mb = resident.request.vram_mb or prepared.required_mb
-        await self._workshop.measure(self.engines())
-        leaving = self._reserve(resident)
+        if resident.request.waiting is None:
+            await self._workshop.measure(self.engines())
+            leaving = self._reserve(resident)
+        else:
+            resident.goes_through(Life.CROWDED)
+            leaving = await self._turns.turn(resident, resident.required_mb)
+            resident.goes_through(Life.PLACED)
         resident.decided.set()
         report(Progress(phase="loading", started_at=time.time()))
         for victim in leaving:
@@ -260,7 +293,9 @@ class Registry:
         return prepared
 
     async def _start(self, resident: Resident, prepared: Prepared) -> None:
+        began = time.monotonic()
         engine = await prepared.start(resident.devices)
+        resident.load_secs = time.monotonic() - began
         resident.engine = engine
         used = (await self._workshop.measure(self.engines())).get(resident.id)
         self._ledger.settle(resident.id, used)
@@ -269,7 +304,7 @@ class Registry:
         resident.admission.max_in_flight = self._admission.max_in_flight or engine.slots
         resident.progress = None
         resident.loaded_at = time.time()
-        resident.status = Status.LOADED
+        resident.goes_through(Life.UP)
         resident.arrived.set()
         self._moved()
 
@@ -301,7 +336,7 @@ class Registry:
                     f"the engine of {resident.id!r} keeps crashing", code="engine_crashed"
                 )
             resident.engine = None
-            resident.status = Status.RECOVERING
+            resident.goes_through(Life.CRASHED)
             self._moved()
             await asyncio.sleep(self._restarts.pause_secs(len(resident.crashes)))
             await self._start(resident, prepared)
@@ -313,9 +348,11 @@ class Registry:
             await engine.stop(self._timeouts.unload)
 
     def _failed(self, resident: Resident, error: ApiError) -> None:
+        if resident.status in _OVER:  # it is being taken down, which tells everybody
+            return
         log.warning("model.failed", model=resident.id, code=error.code, error=error.message)
         resident.failure = error
-        resident.status = Status.FAILED
+        resident.goes_through(Life.FAILED)
         resident.engine = None
         resident.progress = None
         resident.used_mb = None
@@ -327,7 +364,8 @@ class Registry:
 
     def _leave(self, resident: Resident, drain_secs: float) -> None:
         """Mark a model as leaving and start to take it down."""
-        resident.status = Status.UNLOADING
+        resident.goes_through(Life.LEAVE)
+        resident.closed_for = None
         resident.admission.close(
             Unavailable(f"the model {resident.id!r} is being unloaded", retry_after_secs=1)
         )

@@ -1,13 +1,17 @@
 """One model on this node: what was asked for, how far it is, who is using it."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
-from cortex_core.errors import ApiError
+from cortex_core.errors import ApiError, Unavailable
 from cortex_core.wire import Limit, LoadRequest, ModelInfo, Progress, Servable
 from cortex_neuron.admission import Admission
 from cortex_neuron.harness import Engine
-from cortex_router import Status
+from cortex_router import Life, Profile, Status, step
+
+#: How a node calls itself where only this node is looked at.
+HERE = "self"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -15,7 +19,8 @@ class Resident:
     """The state of one model from the moment its load is asked for until it has gone.
 
     `decided` is done when memory is promised or refused, `arrived` when it serves or failed, `gone`
-    when its process has ended and its memory is back.
+    when its process has ended and its memory is back. `closed_for` is the model it makes way for:
+    it takes no new requests and ends those it has. `awaited` counts callers who hold on for it.
     """
 
     request: LoadRequest
@@ -27,7 +32,8 @@ class Resident:
     context: int | None = None
     required_mb: int | None = None
     used_mb: int | None = None
-    loaded_at: float = 0.0
+    loaded_at: float | None = None
+    load_secs: float | None = None
     last_used: float | None = None
     progress: Progress | None = None
     failure: ApiError | None = None
@@ -36,6 +42,10 @@ class Resident:
     crashes: list[float] = field(default_factory=list)
     tok_s_prefill: float | None = None
     tok_s_decode: float | None = None
+    closed_for: str | None = None
+    wanted_since: float = field(default_factory=time.time)
+    heard_at: float = field(default_factory=time.time)
+    awaited: int = 0
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,13 +55,53 @@ class Resident:
         """The model id."""
         return self.request.model_id
 
+    @property
+    def shown_status(self) -> Status:
+        """What others are told: a model that makes way is leaving, though it still serves."""
+        return Status.UNLOADING if self.closed_for is not None else self.status
+
+    def goes_through(self, event: Life) -> None:
+        """Take a step in its life. Raises IllegalTransition, which is a bug of ours."""
+        self.status = step(self.status, event)
+
+    def heard(self, request: LoadRequest) -> None:
+        """Take in that somebody asks for it (again), and since when."""
+        self.heard_at = time.time()
+        if request.waiting is not None:
+            self.request = self.request.model_copy(update={"waiting": request.waiting})
+            since = self.heard_at - request.waiting.oldest_secs
+            self.wanted_since = min(self.wanted_since, since)
+
+    def profile(self, size_mb: int | None) -> Profile:
+        """Return what placement and eviction have to know of it."""
+        wanted, residency = self.request.devices, self.request.residency
+        return Profile(
+            id=self.id,
+            size_mb=size_mb,
+            min_devices=self.request.tensor_parallel or len(wanted or ()) or 1,
+            pinned_on=(HERE,) if residency.pinned else (),
+            priority=residency.priority,
+            apart_from=residency.apart_from,
+        )
+
+    def close_for(self, wanted_by: str) -> None:
+        """Take no new requests, so that the model leaves once it has served those it has."""
+        self.closed_for = wanted_by
+        why = Unavailable(f"the model {self.id!r} makes way for another", retry_after_secs=5)
+        self.admission.close(why)
+
+    def reopen(self) -> None:
+        """Take requests again: nobody wants its place any more."""
+        self.closed_for = None
+        self.admission.reopen()
+
     def overstays(self, now: float) -> bool:
         """Tell whether it has been idle for longer than whoever loaded it wanted to keep it."""
         keep = self.request.keep_alive_secs
         if keep is None or self.status is not Status.LOADED:
             return False
         busy = self.admission.in_flight + self.admission.queue_depth > 0
-        return not busy and now - max(self.loaded_at, self.last_used or 0.0) >= keep
+        return not busy and now - max(self.loaded_at or 0.0, self.last_used or 0.0) >= keep
 
     def row(self) -> ModelInfo:
         """Return the row of `GET /models`."""
@@ -59,7 +109,7 @@ class Resident:
         return ModelInfo(
             id=self.id,
             harness=self.harness,
-            status=self.status.value,
+            status=self.shown_status.value,
             devices=self.devices,
             vram_used_mb=self.used_mb,
             vram_required_mb=self.required_mb,

@@ -13,8 +13,11 @@ from typing import Any
 from cortex_core.errors import ApiError, InsufficientVram, InvalidRequest
 from cortex_core.wire import LoadRequest
 from cortex_neuron.ledger import Ledger
-from cortex_neuron.resident import Resident
+from cortex_neuron.resident import HERE, Resident
 from cortex_router import Device, Node, NoFit, Profile, Replica, Rules, Status, place
+
+#: Who is on the way in or out: how much room there will be is not settled yet.
+_PASSING = frozenset({Status.LOADING, Status.UNLOADING, Status.RECOVERING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,52 @@ class Room:
             other: Profile(id=other, priority=0 if other in request.evict else 1)
             for other in residents
         }
-        picture = self._picture(residents, model)
+        picture = self.picture(residents, waiting=(model,))
         placement = place(picture, profile, may_leave, Rules(), time.time(), only_devices=wanted)
-        evictable = _evictable(residents)
         if isinstance(placement, NoFit):
-            raise self._refusal(model, needed_mb, count, wanted, placement, evictable)
+            raise self._refusal(request, needed_mb, placement, residents)
         victims = tuple(victim.model for victim in placement.evict)
-        self._ledger.reserve(
-            model, placement.devices, needed_mb, leaving=victims, evictable=evictable
-        )
+        self.promise(model, placement.devices, needed_mb, victims)
         return Place(placement.devices, victims)
+
+    def promise(
+        self, model: str, devices: tuple[int, ...], needed_mb: int, victims: Collection[str]
+    ) -> None:
+        """Promise memory on exactly these devices once `victims` have left."""
+        self._ledger.reserve(model, devices, needed_mb, leaving=victims)
+
+    def never(
+        self, request: LoadRequest, needed_mb: int, residents: Mapping[str, Resident]
+    ) -> ApiError | None:
+        """Return why an intent can never be carried out here, None when it can in time."""
+        try:
+            wanted = self._wanted(request)
+        except InvalidRequest as error:
+            return error
+        incoming = residents[request.model_id].profile(needed_mb)
+        placement = place(
+            self.picture(residents, waiting=(request.model_id,)),
+            incoming,
+            self.profiles(residents),
+            Rules(),
+            time.time(),
+            only_devices=wanted,
+            once_idle=True,
+        )
+        unlike = isinstance(placement, NoFit) and not any(
+            resident.status in _PASSING for resident in residents.values()
+        )
+        if isinstance(placement, NoFit) and unlike:
+            return self._refusal(request, needed_mb, placement, residents)
+        return None
+
+    def profiles(self, residents: Mapping[str, Resident]) -> dict[str, Profile]:
+        """Return what placement has to know of everyone here."""
+        return {
+            name: one.profile(held.share_mb * len(held.devices))
+            for name, one in residents.items()
+            if (held := self._ledger.held.get(name)) is not None
+        }
 
     def _wanted(self, request: LoadRequest) -> tuple[int, ...] | None:
         """Return the devices that were asked for, once they make sense."""
@@ -72,8 +111,8 @@ class Room:
             raise InvalidRequest(message, param="devices")
         return wanted
 
-    def _picture(self, residents: Mapping[str, Resident], incoming: str) -> Node:
-        """Return this node as the router's pure functions see it."""
+    def picture(self, residents: Mapping[str, Resident], waiting: Collection[str]) -> Node:
+        """Return this node as the router's pure functions see it, without those who `waiting`."""
         replicas = tuple(
             Replica(
                 model=r.id,
@@ -83,25 +122,28 @@ class Room:
                 in_flight=r.admission.in_flight,
                 queued=r.admission.queue_depth,
                 last_used=r.last_used,
+                loaded_at=r.loaded_at,
+                load_secs=r.load_secs,
             )
             for r in residents.values()
-            if r.id != incoming and (held := self._ledger.held.get(r.id)) is not None
+            if r.id not in waiting and (held := self._ledger.held.get(r.id)) is not None
         )
         devices = tuple(
             Device(index=d.index, total_mb=d.total_mb, free_mb=self._ledger.room_mb(d.index))
             for d in self._devices
         )
-        return Node(name="self", healthy=True, devices=devices, replicas=replicas)
+        return Node(name=HERE, healthy=True, devices=devices, replicas=replicas)
 
-    def _refusal(  # the arithmetic of one refusal
+    def _refusal(
         self,
-        model: str,
+        request: LoadRequest,
         needed_mb: int,
-        count: int,
-        wanted: tuple[int, ...] | None,
         placement: NoFit,
-        evictable: Collection[str],
+        residents: Mapping[str, Resident],
     ) -> ApiError:
+        """Return the arithmetic of one refusal."""
+        model, wanted = request.model_id, request.devices or None
+        count = len(wanted) if wanted else request.tensor_parallel or 1
         rooms = {d.index: self._ledger.room_mb(d.index) for d in self._devices}
         per_device: list[dict[str, Any]] = [
             {
@@ -122,7 +164,7 @@ class Room:
                 "needed_mb": needed_mb,
                 "free_mb": max(known, default=0),
                 "per_device": per_device,
-                "evictable": sorted(evictable),
+                "evictable": _evictable(residents),
             },
         )
 

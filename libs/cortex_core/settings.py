@@ -145,6 +145,17 @@ class AdmissionSettings(_Table):
     max_wait_secs: Seconds = 120.0
 
 
+class SwappingSettings(_Table):
+    """`[swapping]`: who makes way, and when, while more models are wanted than fit."""
+
+    strategy: Literal["lru", "priority", "cost"] = "lru"
+    amortise: float = Field(
+        default=1.0, ge=0, description="A model stays so many times as long as its load took."
+    )
+    linger_secs: float = Field(default=5.0, ge=0, description="Unless it is idle for so long.")
+    min_residency_secs: float = Field(default=0.0, ge=0, description="It stays so long anyway.")
+
+
 class DevicesSettings(_Table):
     """`[devices]`: on a machine without a GPU, the part of its memory that models may fill."""
 
@@ -187,6 +198,7 @@ class NeuronSettings(_Table):
     request_max_mb: int = Field(default=64, ge=1, le=1024)
     devices: DevicesSettings = DevicesSettings()
     admission: AdmissionSettings = AdmissionSettings()
+    swapping: SwappingSettings = SwappingSettings()
     timeouts: NeuronTimeouts = NeuronTimeouts()
     harness: HarnessSettings = HarnessSettings()
 

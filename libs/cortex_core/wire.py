@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from cortex_router import DEFAULT_PRIORITY
+
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]
 
 
@@ -154,8 +156,23 @@ class Waiting(BaseModel):
     oldest_secs: float = Field(ge=0)
 
 
+class Residency(BaseModel):
+    """Who may displace a model here: its class, whether this is its home, and whom it avoids."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    priority: int = Field(default=DEFAULT_PRIORITY, ge=0)
+    pinned: bool = False
+    apart_from: tuple[ModelId, ...] = ()
+
+
 class LoadRequest(BaseModel):
-    """`POST /models/load`. With `wait` the answer comes when the model is up, else at once."""
+    """`POST /models/load`. With `wait` the answer comes when the model is up, else at once.
+
+    With `waiting` it is an intent: it takes its turn, and whoever is of no higher class gives way
+    in time. It lapses unless it is repeated. Without, it is done now or refused, and only models
+    named in `evict` may leave for it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -167,6 +184,7 @@ class LoadRequest(BaseModel):
     devices: tuple[int, ...] | None = None
     evict: tuple[ModelId, ...] = ()
     waiting: Waiting | None = None
+    residency: Residency = Residency()
     wait: bool = True
     vram_mb: int | None = Field(default=None, gt=0)
     keep_alive_secs: float | None = Field(default=None, gt=0)
@@ -175,7 +193,10 @@ class LoadRequest(BaseModel):
 
 
 class LoadAnswer(_Said):
-    """Answer to a load: `loaded` (200), `loading` or `queued` (202)."""
+    """Answer to a load: `loaded` (200), `loading` or `queued` (202).
+
+    `position` counts from 1; `eta_secs` is when its turn comes at the latest, where that is known.
+    """
 
     status: Literal["loaded", "loading", "queued"] = "loaded"
     progress: Progress | None = None
