@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cortex_core.settings import NeuronEntry
-from cortex_core.wire import Discovery, Health, LoadAnswer, LoadRequest, ModelInfo
+from cortex_core.wire import Discovery, Health, LoadAnswer, LoadRequest, ModelInfo, Residency
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _ROWS = TypeAdapter(tuple[ModelInfo, ...])
