@@ -57,6 +57,11 @@ class Admission:
                 waiter.set_exception(why)
         self._changed()
 
+    def refuse_newcomers(self, why: ApiError) -> None:
+        """Refuse newcomers with `why`; whoever waits already is still served."""
+        self._closed = why
+        self._changed()
+
     def reopen(self) -> None:
         """Take newcomers again."""
         self._closed = None

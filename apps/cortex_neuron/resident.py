@@ -85,10 +85,13 @@ class Resident:
         )
 
     def close_for(self, wanted_by: str) -> None:
-        """Take no new requests, so that the model leaves once it has served those it has."""
+        """Take no new requests, so that the model leaves once it has served those it has.
+
+        Those in its queue came before it was closed: they are the batch it ends.
+        """
         self.closed_for = wanted_by
         why = Unavailable(f"the model {self.id!r} makes way for another", retry_after_secs=5)
-        self.admission.close(why)
+        self.admission.refuse_newcomers(why)
 
     def reopen(self) -> None:
         """Take requests again: nobody wants its place any more."""

@@ -3,13 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from cortex_core.settings import LlamaCppSettings
 from cortex_core.wire import Device
 from cortex_neuron.llamacpp.harness import LlamaCppHarness
-from tests.fleet.conversations import ask, entry, row, status, stream
+from tests.fleet.conversations import CHAT, ask, entry, row, say, status, stream
 from tests.fleet.processes import Daemon, Workbench, eventually
 
 pytestmark = pytest.mark.fleet
@@ -88,6 +89,44 @@ def test_a_model_in_use_is_not_evicted(bench: Workbench, demo_model: Path) -> No
     assert told.errors() == []
     assert answer.status_code == 200
     assert status(neuron, "two") == "loaded"
+
+
+def test_two_models_wanted_by_many_are_served_in_batches(
+    bench: Workbench, demo_model: Path
+) -> None:
+    """Twelve requests that alternate are all answered, with a few swaps instead of eleven."""
+    neuron = narrow_neuron(bench, demo_model)
+    models = [entry("one", demo_model), entry("two", demo_model)]
+    cortex = bench.cortex({"n1": neuron.url}, models)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda n: ask(cortex, ("one", "two")[n % 2]), range(12)))
+
+    assert [answer.status_code for answer in answers] == [200] * 12
+    assert len(neuron.events("model.loaded")) <= 4
+    assert len(engines(neuron)) == 1
+
+
+def test_a_request_that_nobody_waits_for_any_more_swaps_nothing(
+    bench: Workbench, demo_model: Path
+) -> None:
+    """Its client hung up while the other model was in use: that model stays."""
+    neuron = narrow_neuron(bench, demo_model)
+    models = [entry("one", demo_model), entry("two", demo_model)]
+    cortex = bench.cortex({"n1": neuron.url}, models)
+    ask(cortex, "one")
+
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(stream, cortex, "one", max_tokens=300, text="Tell a long story.")
+        eventually(lambda: (row(neuron, "one") or {}).get("in_flight") == 1)
+        with pytest.raises(httpx.ReadTimeout):
+            cortex.http.post(f"{cortex.url}{CHAT}", json=say("two"), timeout=0.5)
+        told = long.result()
+
+    assert told.done
+    assert neuron.events("model.unloaded") == []
+    assert ask(cortex, "one").status_code == 200
+    assert status(neuron, "one") == "loaded"
 
 
 def test_a_load_that_does_not_fit_touches_nothing(bench: Workbench, demo_model: Path) -> None:

@@ -130,3 +130,28 @@ async def test_an_unload_while_it_waits_takes_an_intent_out() -> None:
 
     assert list(node.world.ledger.held) == ["a"]
     await node.registry.close(0)
+
+
+async def test_a_closing_model_serves_its_queue_first() -> None:
+    """They came before it was told to make way."""
+    node = desk(sizes={"a": 12, "b": 12}, swapping=AT_ONCE)
+    await node.registry.load(load("a"))
+    resident = node.registry.residents["a"]
+    resident.admission.max_in_flight = 1
+    served: list[str] = []
+
+    async def queued() -> None:
+        async with resident.admission.seat():
+            served.append("queued")
+
+    async with resident.admission.seat():
+        waiter = asyncio.create_task(queued())
+        await until(lambda: resident.admission.queue_depth == 1)
+        coming = asyncio.create_task(node.registry.load(intent("b", wait=True)))
+        await until(lambda: resident.closed_for == "b")
+    await waiter
+    await coming
+
+    assert served == ["queued"]
+    assert node.status("b") is Status.LOADED
+    await node.registry.close(0)
