@@ -17,6 +17,7 @@ from cortex_router.decision import (
     RouteRequest,
     Serve,
 )
+from cortex_router.defragmentation import due_for_restart
 from cortex_router.eviction import STRATEGIES, Cost, Lru, Priority, Strategy, Victim, displaceable
 from cortex_router.lifecycle import (
     ARRIVING,
@@ -111,6 +112,7 @@ __all__ = [
     "decide",
     "diagram",
     "displaceable",
+    "due_for_restart",
     "fleet_view",
     "next_swaps",
     "place",

@@ -34,7 +34,8 @@ class Device:
 class Replica:
     """One model on one node. `required_mb` is the node's own estimate for a model not loaded.
 
-    `eta_secs` is how long until it is up, `load_secs` what it took to load.
+    `eta_secs` is how long until it is up, `load_secs` what it took to load,
+    `loaded_in_cycle` the count of the node's loads with it.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Replica:
     last_used: float | None = None
     loaded_at: float | None = None
     load_secs: float | None = None
+    loaded_in_cycle: int | None = None
     eta_secs: float | None = None
     tok_s_prefill: float | None = None
     tok_s_decode: float | None = None
@@ -86,12 +88,16 @@ class Replica:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One machine as last seen. What is derived from it is worked out once, when first needed."""
+    """One machine as last seen. What is derived from it is worked out once, when first needed.
+
+    `load_cycles` is how many loads it has carried out since it started.
+    """
 
     name: str
     healthy: bool = False
     draining: bool = False
     harnesses: tuple[str, ...] | None = None
+    load_cycles: int | None = None
     devices: tuple[Device, ...] = ()
     replicas: tuple[Replica, ...] = ()
 
