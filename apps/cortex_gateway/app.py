@@ -15,6 +15,7 @@ from cortex_core.settings import Address, Catalogue, CortexSettings, NeuronEntry
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.fleet import Fleet, NodeState
 from cortex_gateway.fleet_events import FleetEvents
+from cortex_gateway.freshening import Freshener
 from cortex_gateway.inference import Inference
 from cortex_gateway.metrics import Metrics
 from cortex_gateway.neuron_client import NeuronClient
@@ -108,9 +109,13 @@ class Gateway:
         async with httpx.AsyncClient(trust_env=False) as http:
             self._http = http
             await self._watch(self._settings)
+            freshening = asyncio.create_task(Freshener(self._fleet, self._dispatcher).run())
             try:
                 yield
             finally:
+                freshening.cancel()
+                with suppress(asyncio.CancelledError):
+                    await freshening
                 for name in list(self._tasks):
                     await self._unwatch(name)
                 await self._inference.uplink.aclose()

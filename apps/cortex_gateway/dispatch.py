@@ -59,6 +59,11 @@ class Dispatcher:
         """How many requests wait for a model."""
         return sum(len(since) for since in self._waiting.values())
 
+    @property
+    def defrag_after_cycles(self) -> int:
+        """How many loads on a node an engine may outlast; 0: any number."""
+        return self._settings.eviction.defrag_after_cycles
+
     def policy(self) -> Policy:
         """Return the operator's policy."""
         eviction = self._settings.eviction

@@ -210,6 +210,7 @@ def as_node(state: NodeState) -> Node:
                 queued=max(row.queue_depth, load.queue_depth if load else 0),
                 max_in_flight=ceiling or None,
                 last_used=row.last_used,
+                loaded_in_cycle=row.loaded_in_cycle,
                 tok_s_prefill=load.tok_s_prefill if load else None,
                 tok_s_decode=load.tok_s_decode if load else None,
                 servable=row.servable.ok,
@@ -220,6 +221,7 @@ def as_node(state: NodeState) -> Node:
         healthy=state.healthy,
         draining=state.health.draining,
         harnesses=discovery.harnesses or None if discovery else None,
+        load_cycles=state.health.load_cycles,
         devices=devices,
         replicas=tuple(replicas),
     )

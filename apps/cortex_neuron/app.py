@@ -178,6 +178,7 @@ class Neuron:
         return Health(
             uptime_secs=round(time.monotonic() - self._started, 1),
             draining=self._gate.draining,
+            load_cycles=self._registry.load_cycles,
             devices=tuple(
                 device.model_copy(
                     update={"vram_reserved_mb": self._ledger.reserved_mb(device.index)}

@@ -109,6 +109,7 @@ class Registry:
         self._tell_change: Callable[[], None] = lambda: None
         self._tell_move: Callable[[], None] = lambda: None
         self._closing = False
+        self.load_cycles = 0
         self._turns = Turns(
             room=room,
             residents=self._residents,
@@ -296,6 +297,8 @@ class Registry:
         began = time.monotonic()
         engine = await prepared.start(resident.devices)
         resident.load_secs = time.monotonic() - began
+        self.load_cycles += 1
+        resident.loaded_in_cycle = self.load_cycles
         resident.engine = engine
         used = (await self._workshop.measure(self.engines())).get(resident.id)
         self._ledger.settle(resident.id, used)

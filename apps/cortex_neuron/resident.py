@@ -34,6 +34,7 @@ class Resident:
     used_mb: int | None = None
     loaded_at: float | None = None
     load_secs: float | None = None
+    loaded_in_cycle: int | None = None
     last_used: float | None = None
     progress: Progress | None = None
     failure: ApiError | None = None
@@ -122,6 +123,7 @@ class Resident:
             queue_depth=self.admission.queue_depth,
             max_in_flight=self.admission.max_in_flight,
             last_used=self.last_used,
+            loaded_in_cycle=self.loaded_in_cycle,
             progress=self.progress,
             servable=Servable(ok=False, reason="recovering") if recovering else Servable(),
             error=None if self.failure is None else self.failure.message,

@@ -88,10 +88,11 @@ class ModelLoad(_Said):
 
 
 class Health(_Said):
-    """`GET /health`."""
+    """`GET /health`. `load_cycles` counts the loads since the node started."""
 
     uptime_secs: float = 0.0
     draining: bool = False
+    load_cycles: int | None = None
     devices: tuple[DeviceHealth, ...] = ()
     activation: Activation | None = None
     models: tuple[ModelLoad, ...] = ()
@@ -142,6 +143,7 @@ class ModelInfo(_Said):
     queue_depth: int = 0
     max_in_flight: int | None = None
     last_used: float | None = None
+    loaded_in_cycle: int | None = None
     progress: Progress | None = None
     servable: Servable = Servable()
     error: str | None = None
