@@ -13,15 +13,18 @@ keeps nothing else in mind. Demands are looked at in order of their oldest reque
 5. one that could not even have its turn if everybody who may leave did holds nobody up.
 
 So what is resident is served in batches (A B A A C becomes A A A B C), no model leaves while it is
-used, and two models cannot evict each other request by request: of any span of time at most
-1 / (1 + amortise) is spent on loads that displaced a model in use.
+used, and two models cannot evict each other request by request: a model that is in use stays at
+least `amortise` times as long as its load took.
 
-The bound: let Q be the longest quantum, D the longest request, U the longest unload, L the longest
-load, and n the number of older demands that can have their turn here. Then a demand that can have
-its turn is loaded within (n + 1) (Q + D + U + L), as long as loads succeed. For the oldest: within
-Q everybody in its way has served its time and is closed, since nobody new is put there; within D
-they are idle, within U gone, within L it is loaded. Each of the others waits for that once for
-every older one, and once for itself.
+The bound. Q is the longest quantum; D the longest that a closed model takes to end the requests it
+has; U the longest unload; L the longest load; n the number of other models with an older demand.
+Then a demand that can have its turn here is loaded within (n + 1) (Q + D + 2 (U + L)), as long as
+loads succeed. Consider the oldest. From now on nobody else is promised anything that it plans on,
+so what can still come into its way is on its way already, and is loaded within U + L. Within Q
+after that, everybody in its way has served its time and is closed; within D they are idle, and
+within U + L they are gone and it is loaded. Then the next is the oldest: it waits for one such turn
+for every older demand, and for its own. Younger ones never get before it, since the oldest request
+of a demand only gets older.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +34,7 @@ from typing import TypeAlias
 
 from cortex_router.eviction import Victim, load_secs
 from cortex_router.lifecycle import RESIDENT, Status
-from cortex_router.nodes import Node, Profile, Replica
+from cortex_router.nodes import Device, Node, Profile, Replica
 from cortex_router.placement import Fit, NoFit, Placement, Rules, place
 
 
@@ -81,6 +84,8 @@ class Hold:
 
 SwapStep: TypeAlias = Start | Close | Hold
 _NONE_CLOSED: Mapping[str, str] = MappingProxyType({})
+#: On the way in: a model that will be there, and then serves its time like any other.
+_COMING = frozenset({Status.LOADING, Status.RECOVERING})
 
 
 def next_swaps(
@@ -93,15 +98,19 @@ def next_swaps(
     closed: Mapping[str, str] = _NONE_CLOSED,
     wanted: Callable[[str], float | None] | None = None,
 ) -> tuple[SwapStep, ...]:
-    """Return what to do now, in order. `closed` maps models told to close to whom they make way."""
+    """Return what to do now, in order.
+
+    `closed` maps models told to close to whom they make way; the caller opens them again when that
+    one has ceased to wait. `wanted` tells how often a model was asked for lately, per second.
+    """
     steps: list[SwapStep] = []
-    picture = node
+    view = _View(node, frozenset(), frozenset(closed))
     for demand in sorted(demands, key=lambda one: (one.since, one.profile.id)):
-        turn = _Turn(picture, demand, profiles, swapping, now, closed, wanted)
-        taken, plan = turn.decide()
+        turn = _Turn(view, demand, profiles, swapping, now, wanted)
+        taken, fit = turn.decide()
         steps.extend(taken)
-        if plan is not None:
-            picture = _promised(picture, demand.profile, plan)
+        if fit is not None:
+            view = view.promised(demand.profile, fit)
     return tuple(steps)
 
 
@@ -111,65 +120,165 @@ def quantum_secs(replica: Replica, profile: Profile, swapping: Swapping) -> floa
 
 
 def wait_bound_secs(
-    *, older: int, quantum_secs: float, request_secs: float, unload_secs: float, load_secs: float
+    *, older: int, quantum_secs: float, drain_secs: float, unload_secs: float, load_secs: float
 ) -> float:
     """Return the longest time until a demand behind `older` others is loaded; see above."""
-    return (older + 1) * (quantum_secs + request_secs + unload_secs + load_secs)
+    return (older + 1) * (quantum_secs + drain_secs + 2 * (unload_secs + load_secs))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A node as one demand may see it: `spoken_for` are replicas that older ones count on."""
+
+    node: Node
+    spoken_for: frozenset[str]
+    closed: frozenset[str]
+
+    def when_gone(self) -> Node:
+        """Return the node once those that are leaving have left."""
+        return self._without(
+            [
+                replica
+                for replica in self.node.replicas
+                if replica.status is Status.UNLOADING and replica.model not in self.spoken_for
+            ]
+        )
+
+    def _without(self, gone: Sequence[Replica]) -> Node:
+        if not gone:
+            return self.node
+        stay = tuple(replica for replica in self.node.replicas if replica not in gone)
+        devices = tuple(_with_back(device, gone, stay) for device in self.node.devices)
+        return replace(self.node, devices=devices, replicas=stay)
+
+    def promised(self, profile: Profile, fit: Fit) -> "_View":
+        """Return the view of younger demands, once `fit` has been promised.
+
+        They may use neither memory that is not free yet nor memory that will not stay free.
+        """
+        later = {device.index: device.room_mb for device in self.when_gone().devices}
+        counted_on = {
+            replica.model
+            for replica in self.node.replicas
+            if replica.model in fit.victims
+            or (replica.status is Status.UNLOADING and {*replica.devices} & {*fit.devices})
+        }
+        leaving = [replica for replica in self.node.replicas if replica.model in fit.victims]
+        devices = []
+        for device in self.node.devices:
+            room, then = device.room_mb, later[device.index]
+            if device.index in fit.devices and room is not None and then is not None:
+                back = sum(r.share_mb(None) or 0 for r in leaving if device.index in r.devices)
+                left = min(room, then + back - (profile.share_mb or 0))
+                devices.append(replace(device, free_mb=max(0, left), reserved_mb=0))
+            else:
+                devices.append(device)
+        replicas = [
+            replace(replica, status=Status.UNLOADING) if replica.model in fit.victims else replica
+            for replica in self.node.replicas
+            if replica.model != profile.id
+        ]
+        comer = Replica(model=profile.id, status=Status.LOADING, devices=fit.devices)
+        return _View(
+            replace(self.node, devices=tuple(devices), replicas=(*replicas, comer)),
+            self.spoken_for | counted_on | {profile.id},
+            self.closed,
+        )
+
+
+def _with_back(device: Device, gone: Sequence[Replica], stay: Sequence[Replica]) -> Device:
+    """Return the device once `gone` have given back what they hold and nobody was promised."""
+    if device.free_mb is None:
+        return device
+    room = device.free_mb - device.reserved_mb + _held_mb(device, gone)
+    if device.total_mb is not None:
+        room = min(room, device.total_mb - _held_mb(device, stay))
+    return replace(device, free_mb=max(0, room), reserved_mb=0)
+
+
+def _held_mb(device: Device, replicas: Sequence[Replica]) -> int:
+    return sum(
+        replica.share_mb(None) or 0
+        for replica in replicas
+        if replica.status in RESIDENT and device.index in replica.devices
+    )
 
 
 class _Turn:
-    """One demand, and the residents as it finds them."""
+    """One demand, and the node as it finds it."""
 
     def __init__(
         self,
-        node: Node,
+        view: _View,
         demand: Demand,
         profiles: Mapping[str, Profile],
         swapping: Swapping,
         now: float,
-        closed: Mapping[str, str],
         wanted: Callable[[str], float | None] | None,
     ) -> None:
-        self._node, self._demand, self._now = node, demand, now
-        self._profiles, self._swapping = profiles, swapping
-        self._wanted = wanted
-        self._mine = frozenset(m for m, by in closed.items() if by == demand.profile.id)
-        self._others = frozenset(closed) - self._mine
+        self._view, self._profile, self._now = view, demand.profile, now
+        self._profiles, self._swapping, self._wanted = profiles, swapping, wanted
+        self._settled = view.when_gone()
+        mine = [r for r in view.node.replicas if r.model not in view.spoken_for]
+        self._coming = frozenset(r.model for r in mine if r.status in _COMING)
+        here = [r for r in mine if r.status is Status.LOADED]
+        self._served_at = {replica.model: self._time_served(replica) for replica in here}
+        self._idle = frozenset(replica.model for replica in here if not replica.busy)
 
     def decide(self) -> tuple[list[SwapStep], Fit | None]:
         """Return the steps for this demand, and the place that is its own from now on."""
-        model = self._demand.profile.id
-        held = self._node.holds(model)
-        if held is not None and held.status in RESIDENT:
-            return [Hold(model, None, held.status.value)], None
-        times = {r.model: self._served_at(r) for r in self._node.replicas}
-        ready = frozenset(m for m, at in times.items() if at <= self._now)
-        idle = frozenset(r.model for r in self._node.replicas if not r.busy)
-        fit = self._place(ready & idle)
+        model = self._profile.id
+        held = self._view.node.holds(model)
+        if held is None or held.status not in RESIDENT:
+            return self._place_now()
+        if held.status is Status.UNLOADING or model in self._view.closed:
+            # It comes back as soon as it has left, so its next place is its own from now on.
+            fit = self._place(frozenset(self._served_at), self._settled)
+            return [Hold(model, None, "leaving")], fit if isinstance(fit, Fit) else None
+        return [Hold(model, None, held.status.value)], None
+
+    def _place_now(self) -> tuple[list[SwapStep], Fit | None]:
+        model = self._profile.id
+        served = frozenset(m for m, at in self._served_at.items() if at <= self._now)
+        closed = self._view.closed & served
+        fit = self._place(frozenset(), self._view.node)
+        if isinstance(fit, Fit):
+            return [Start(model, fit.devices)], fit
+        fit = self._place(frozenset(), self._settled)
+        if isinstance(fit, Fit):
+            return [Hold(model, None, "unloading")], fit
+        fit = self._place(served & self._idle, self._view.node)
         if isinstance(fit, Fit):
             return [Start(model, fit.devices, fit.evict)], fit
-        for candidates in ((ready & idle) | self._mine, ready):
-            fit = self._place(candidates)
+        for candidates in (closed, closed | (served & self._idle), served):
+            fit = self._place(candidates, self._settled)
             if isinstance(fit, Fit):
-                closing = [Close(v, model) for v in fit.victims if v not in self._mine]
+                closing = [Close(one, model) for one in fit.victims if one not in closed]
                 return [*closing, Hold(model, None, "draining")], fit
-        return self._wait_for(times)
+        return self._wait_for_time()
 
-    def _wait_for(self, times: Mapping[str, float]) -> tuple[list[SwapStep], Fit | None]:
+    def _wait_for_time(self) -> tuple[list[SwapStep], Fit | None]:
         """Return when enough residents will have served their time, or that they never will."""
-        model = self._demand.profile.id
-        last = self._place(frozenset(times))
-        if isinstance(last, NoFit):
-            return [Hold(model, None, last.reason)], None
-        for at in sorted({at for at in times.values() if at > self._now}):
-            fit = self._place(frozenset(m for m, served in times.items() if served <= at))
+        model = self._profile.id
+        for at in sorted({at for at in self._served_at.values() if at > self._now}):
+            in_time = frozenset(m for m, served in self._served_at.items() if served <= at)
+            fit = self._place(in_time, self._settled)
             if isinstance(fit, Fit):
                 return [Hold(model, at, "serving_its_time")], fit
-        return [Hold(model, None, "serving_its_time")], last
+        come = tuple(
+            replace(replica, status=Status.LOADED) if replica.model in self._coming else replica
+            for replica in self._settled.replicas
+        )
+        last = self._place(
+            frozenset(self._served_at) | self._coming, replace(self._settled, replicas=come)
+        )
+        if isinstance(last, NoFit):
+            return [Hold(model, None, last.reason)], None
+        return [Hold(model, None, "loading")], last
 
-    def _served_at(self, replica: Replica) -> float:
+    def _time_served(self, replica: Replica) -> float:
         """Return when a resident has served its time, as things are."""
-        if replica.model in self._mine or replica.loaded_at is None:
+        if replica.model in self._view.closed or replica.loaded_at is None:
             return 0.0
         profile = self._profiles.get(replica.model) or Profile(id=replica.model)
         quantum = replica.loaded_at + quantum_secs(replica, profile, self._swapping)
@@ -180,41 +289,20 @@ class _Turn:
         least = replica.loaded_at + self._swapping.rules.min_residency_secs
         return min(quantum, max(lingered, least))
 
-    def _place(self, candidates: frozenset[str]) -> Placement:
-        """Return how the model fits if only these may leave, each as soon as it is idle."""
-        may_leave = candidates - self._others
+    def _place(self, may_leave: frozenset[str], node: Node) -> Placement:
+        """Return how the model fits on `node` if only these leave, each as soon as it is idle."""
         replicas = tuple(
-            replica
-            if replica.model in may_leave or replica.status is not Status.LOADED
-            else replace(replica, status=Status.UNLOADING)
-            for replica in self._node.replicas
+            replace(replica, status=Status.UNLOADING)
+            if replica.status is Status.LOADED and replica.model not in may_leave
+            else replica
+            for replica in node.replicas
         )
         return place(
-            replace(self._node, replicas=replicas),
-            self._demand.profile,
+            replace(node, replicas=replicas),
+            self._profile,
             self._profiles,
             replace(self._swapping.rules, min_residency_secs=0.0),
             self._now,
             once_idle=True,
             wanted=self._wanted,
         )
-
-
-def _promised(node: Node, profile: Profile, fit: Fit) -> Node:
-    """Return the node as younger demands may see it, once `fit` has been promised.
-
-    They may use neither memory that is not free yet nor memory that will not stay free.
-    """
-    share = profile.share_mb
-    leaving = [r for r in node.replicas if r.model in fit.victims]
-    devices = []
-    for device in node.devices:
-        room = device.room_mb
-        if device.index in fit.devices and room is not None and share is not None:
-            back = sum(r.share_mb(None) or 0 for r in leaving if device.index in r.devices)
-            room = max(0, min(room, room + back - share))
-        devices.append(replace(device, free_mb=room, reserved_mb=0))
-    replicas = tuple(
-        replace(r, status=Status.UNLOADING) if r.model in fit.victims else r for r in node.replicas
-    )
-    return replace(node, devices=tuple(devices), replicas=replicas)
