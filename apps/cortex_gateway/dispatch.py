@@ -35,6 +35,7 @@ _ARRIVING = frozenset({"queued", "loading", "recovering"})
 RETRY_LOAD_SECS = 1.0
 #: A load that waits for its turn is asked for again this often, for as long as somebody wants it.
 REPEAT_INTENT_SECS = 5.0
+ANSWER_INTENT_SECS = 10.0
 
 
 class Dispatcher:
@@ -46,7 +47,8 @@ class Dispatcher:
         self._metrics = metrics
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[float]] = {}
-        self._intents: dict[str, asyncio.Task[None]] = {}
+        self._intents: dict[str, asyncio.Event] = {}
+        self._repeating: set[asyncio.Task[None]] = set()
         self.clients: dict[str, NeuronClient] = {}
         self.watchers: dict[str, Watcher] = {}
 
@@ -103,6 +105,8 @@ class Dispatcher:
             self._waiting[model].remove(since)
             if not self._waiting[model]:
                 del self._waiting[model]
+                if (left := self._intents.get(model)) is not None:
+                    left.set()
 
     async def _wait(self, request: RouteRequest, model: str) -> Serve:
         timeouts = self._settings.timeouts
@@ -176,30 +180,35 @@ class Dispatcher:
             self._metrics.evictions.labels(victim.model, node).inc()
         log.info("model.load_accepted", model=model, node=node, status=answer.status)
         if answer.status == "queued" and model not in self._intents:
-            self._intents[model] = asyncio.create_task(self._repeat(decision))
+            self._intents[model] = asyncio.Event()
+            repeating = asyncio.create_task(self._repeat(decision))
+            self._repeating.add(repeating)
+            repeating.add_done_callback(self._repeating.discard)
         await self.watchers[node].poll()
 
     async def _repeat(self, decision: Load) -> None:
         """Repeat an intent while somebody waits: a node lets those lapse that nobody repeats."""
         node, model = decision.node, decision.model
+        left = self._intents[model]
         try:
-            while self._waiting.get(model):
-                await asyncio.sleep(REPEAT_INTENT_SECS)
-                if not self._waiting.get(model) or (client := self.clients.get(node)) is None:
-                    return
-                request = self._load_request(decision)
-                answer = await client.load(request, self._settings.timeouts.load)
-                if answer.status != "queued":
+            while (client := self.clients.get(node)) is not None:
+                try:
+                    async with asyncio.timeout(REPEAT_INTENT_SECS):
+                        await left.wait()
+                except TimeoutError:
+                    pass
+                answer = await client.load(self._load_request(decision), ANSWER_INTENT_SECS)
+                if left.is_set() or answer.status != "queued":
                     return
         except NodeError as error:
-            log.warning("model.intent_lost", model=model, node=node, error=str(error))
+            if not left.is_set():
+                log.warning("model.intent_lost", model=model, node=node, error=str(error))
             self.nudge(node)
         finally:
             del self._intents[model]
 
     def _load_request(self, decision: Load) -> LoadRequest:
         entry = next((e for e in self._fleet.catalogue.models if e.id == decision.model), None)
-        since = self._waiting.get(decision.model, [])
         return LoadRequest(
             model_id=decision.model,
             harness=entry.harness if entry else None,
@@ -215,15 +224,19 @@ class Dispatcher:
                 pinned=decision.node in decision.profile.pinned_on,
                 apart_from=decision.profile.apart_from,
             ),
-            waiting=Waiting(count=len(since), oldest_secs=max(0.0, now() - min(since)))
-            if since
-            else None,
+            waiting=self._waiting_for(decision.model),
             wait=False,
             vram_mb=entry.vram_mb if entry else None,
             keep_alive_secs=entry.keep_alive_secs if entry else None,
             capabilities=entry.capabilities if entry else (),
             options=entry.options if entry else {},
         )
+
+    def _waiting_for(self, model: str) -> Waiting | None:
+        """Return who waits. Nobody any more is told too: then the node lets an intent go."""
+        if since := self._waiting.get(model):
+            return Waiting(count=len(since), oldest_secs=max(0.0, now() - min(since)))
+        return Waiting(count=0, oldest_secs=0.0) if model in self._intents else None
 
     async def _load_refused(self, decision: Load, error: NodeError) -> None:
         """Learn from a refusal so that the next decision is a better one, or end the request."""

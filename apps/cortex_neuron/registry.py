@@ -158,15 +158,18 @@ class Registry:
             await resident.gone.wait()
             resident = self._residents.get(request.model_id)
         if resident is None or resident.status is Status.FAILED:
+            if request.withdrawn:
+                raise ModelNotFound(f"nobody waits for {request.model_id!r}", param="model_id")
             resident = self._begin(request)
         resident.heard(request)
+        self._turns.stir()
         if request.wait:
             resident.awaited += 1
             try:
                 await resident.arrived.wait()
             finally:
                 resident.awaited -= 1
-        elif not resident.decided.is_set():
+        elif not resident.decided.is_set() and not request.withdrawn:
             try:
                 async with asyncio.timeout(DECIDE_SECS):
                     await resident.decided.wait()

@@ -143,7 +143,8 @@ class Turns:
 
     def _drop_if_hopeless(self, wanting: Wanting, now: float) -> None:
         resident = wanting.resident
-        if now - resident.heard_at > self._lapse_secs and not resident.awaited:
+        lapsed = resident.request.withdrawn or now - resident.heard_at > self._lapse_secs
+        if lapsed and not resident.awaited:
             gone = Unavailable(f"nobody waits for {resident.id!r} any more", retry_after_secs=1)
             wanting.promised.set_exception(gone)
             return

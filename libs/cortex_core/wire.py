@@ -172,8 +172,8 @@ class LoadRequest(BaseModel):
     """`POST /models/load`. With `wait` the answer comes when the model is up, else at once.
 
     With `waiting` it is an intent: it takes its turn, and whoever is of no higher class gives way
-    in time. It lapses unless it is repeated. Without, it is done now or refused, and only models
-    named in `evict` may leave for it.
+    in time. It lapses unless it is repeated, at once when `waiting.count` is 0. Without, it is done
+    now or refused, and only models named in `evict` may leave for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -192,6 +192,11 @@ class LoadRequest(BaseModel):
     keep_alive_secs: float | None = Field(default=None, gt=0)
     capabilities: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def withdrawn(self) -> bool:
+        """It was an intent, and nobody waits any more."""
+        return self.waiting is not None and self.waiting.count == 0
 
 
 class LoadAnswer(_Said):

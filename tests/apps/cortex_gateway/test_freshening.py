@@ -4,8 +4,8 @@ from typing import Any
 
 from cortex_core.errors import Unavailable
 from cortex_core.settings import Catalogue, NeuronEntry
-from cortex_core.wire import Discovery, Health, ModelInfo
 from cortex_core.wire import Device as WireDevice
+from cortex_core.wire import Discovery, Health, ModelInfo
 from cortex_gateway.fleet import Fleet
 from cortex_gateway.freshening import Freshener
 from cortex_router import Load

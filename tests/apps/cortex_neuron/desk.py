@@ -140,12 +140,17 @@ def load(model: str, *, wait: bool = True, evict: tuple[str, ...] = ()) -> LoadR
 
 
 def intent(
-    model: str, *, wait: bool = False, oldest_secs: float = 0.0, **residency: Any
+    model: str,
+    *,
+    wait: bool = False,
+    count: int = 1,
+    oldest_secs: float = 0.0,
+    **residency: Any,
 ) -> LoadRequest:
     """A load that takes its turn."""
     return LoadRequest(
         model_id=model,
         wait=wait,
-        waiting=Waiting(count=1, oldest_secs=oldest_secs),
+        waiting=Waiting(count=count, oldest_secs=oldest_secs),
         residency=Residency(**residency),
     )

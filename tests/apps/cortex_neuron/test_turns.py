@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cortex_core.errors import InsufficientVram, Unavailable
+from cortex_core.errors import InsufficientVram, ModelNotFound, Unavailable
 from cortex_router import Status, Swapping
 from tests.apps.cortex_neuron.desk import desk, intent, load, until
 
@@ -88,6 +88,26 @@ async def test_an_intent_that_nobody_repeats_lapses_and_the_resident_serves_on()
 
     async with resident.admission.seat():
         assert node.status("a") is Status.LOADED
+    await node.registry.close(0)
+
+
+async def test_an_intent_that_is_withdrawn_lets_the_resident_serve_on_at_once() -> None:
+    """The last client hung up: nobody else has to wait for its time to lapse."""
+    node = desk(sizes={"a": 12, "b": 12}, swapping=AT_ONCE)
+    await node.registry.load(load("a"))
+    resident = node.registry.residents["a"]
+
+    async with resident.admission.seat():
+        coming = asyncio.create_task(node.registry.load(intent("b")))
+        await until(lambda: resident.closed_for == "b")
+        await node.registry.load(intent("b", count=0))
+        await until(lambda: resident.closed_for is None)
+        with pytest.raises(Unavailable):
+            await coming
+
+    with pytest.raises(ModelNotFound):
+        await node.registry.load(intent("never", count=0))
+    assert node.status("a") is Status.LOADED
     await node.registry.close(0)
 
 
