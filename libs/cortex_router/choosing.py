@@ -6,7 +6,7 @@
    and speed, then the name;
 3. passed over: nodes to avoid, open circuits, and replicas just loaded that already have their
    share for so young an age;
-4. rather than nobody, one that was passed over for its circuit or its age is asked.
+4. rather than nobody, one that was passed over for its age is asked, then one for its circuit.
 
 That two conversations begin with the same long system prompt is no reason to put both on one node:
 it would fill one machine and leave the other idle, for one reading of the prompt saved.
@@ -19,6 +19,7 @@ from typing import Protocol
 from cortex_router.circuit import CLOSED
 from cortex_router.decision import RouteRequest
 from cortex_router.nodes import Replica
+from cortex_router.sessions import Home
 from cortex_router.view import Entry, FleetView
 
 #: Rather a little more waiting than moving a conversation to and fro.
@@ -77,22 +78,28 @@ def choose(
     if serving.ranking is not None:
         return _choose_by(serving.ranking, view, model, request, now)
     first: Entry | None = None
-    fallback: str | None = None
+    warming: str | None = None
+    broken: str | None = None
     saturated = True
     for entry, replica in ready(view, model, request):
         saturated = saturated and entry.load(replica) >= 2 * replica.seats
-        if passed_over(entry, replica, serving, now) is None:
+        passed = passed_over(entry, replica, serving, now)
+        if passed is None:
             first = entry
             break
-        fallback = fallback or entry.node.name
+        if passed == "warming_up":
+            warming = warming or entry.node.name
+        else:
+            broken = broken or entry.node.name
     if first is None:
+        fallback = warming or broken
         return None if fallback is None else Choice(fallback, "last_resort", saturated)
     name = first.node.name
     if serving.affinity and request.session is not None:
         home = view.sessions.home(model, request.session)
         if home is not None and home.node == name:
             return Choice(name, "session", saturated)
-        if home is not None and _stays(view, model, request, serving, now, home.tokens, first):
+        if home is not None and _stays(view, model, request, serving, now, home, first):
             return Choice(home.node, "session", saturated)
     return Choice(name, "loaded", saturated)
 
@@ -129,13 +136,11 @@ def _stays(
     request: RouteRequest,
     serving: Serving,
     now: float,
-    known_tokens: int,
+    home: Home,
     other: Entry,
 ) -> bool:
     """Tell whether the conversation stays at home although `other` comes first in rank."""
-    assert request.session is not None  # noqa: S101  # asked for a conversation only
-    home = view.sessions.home(model, request.session)
-    entry = view.entries.get(home.node) if home is not None else None
+    entry = view.entries.get(home.node)
     if entry is None or model not in entry.ranks:
         return False
     name = entry.node.name
@@ -144,7 +149,7 @@ def _stays(
     replica, elsewhere = entry.node.by_model[model], other.node.by_model[model]
     if not entry.circuits.get(model, CLOSED).lets_through(now):
         return False
-    saved = min(known_tokens, request.tokens) if request.tokens else known_tokens
+    saved = min(home.tokens, request.tokens) if request.tokens else home.tokens
     there = wait_secs(other, elsewhere, serving.answer_tokens) + saved / elsewhere.prefill_tok_s
     return wait_secs(entry, replica, serving.answer_tokens) <= there + STICKY_SECS
 

@@ -9,20 +9,26 @@ Who leaves is the cheapest set that suffices. A `Strategy` gives each model a ti
 higher tier is touched than needed, and within it the sum of prices is the least there is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from operator import add, gt, sub
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from cortex_router.lifecycle import Status
-from cortex_router.nodes import Device, Profile, Replica
+from cortex_router.nodes import Profile, Replica
 
-#: The search for the cheapest set looks at so many sets; a dozen candidates never need as many.
+#: The search for the cheapest set takes so many steps; a dozen candidates never need as many.
 SEARCH_LIMIT = 8192
-#: Added to every price: of two equally cheap sets the smaller one goes.
-_SMALLEST_PRICE = 1e-9
+#: Two sums of the same prices may differ in their last bits.
+_DEARER = 1.0 + 1e-12
+#: No price counts for more, so that sums stay finite whatever a strategy returns.
+DEAREST = 1e30
 #: How a load's length is guessed from a size, until one has been seen: seconds, and MiB a second.
 LOAD_START_SECS = 2.0
 LOAD_MB_PER_SEC = 1000.0
+
+#: How often a model was asked for lately, per second; None when nobody counted.
+Wanted: TypeAlias = Callable[[str], float | None]
 
 
 class Strategy(Protocol):
@@ -40,9 +46,17 @@ class Strategy(Protocol):
         """
 
 
+@runtime_checkable
+class Foreseeing(Strategy, Protocol):
+    """A strategy that bounds its answers by idleness alone: placing on a large fleet is faster."""
+
+    def floor(self, idle_since: float, now: float) -> tuple[int, float]:
+        """Return a tier and a price that no replica used at `idle_since` or later goes below."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lru:
-    """Whoever was used longest ago is the cheapest; one never used costs next to nothing."""
+    """Whoever was used longest ago is the cheapest; one never used costs nothing."""
 
     def tier(self, replica: Replica, profile: Profile) -> int:
         """Return 0: all are alike."""
@@ -54,7 +68,11 @@ class Lru:
     ) -> float:
         """Return the chance of a next use, taken as 1 / (1 + idle seconds)."""
         del profile, wanted_per_sec
-        return recency(replica, now)
+        return recency(replica.idle_since, now)
+
+    def floor(self, idle_since: float, now: float) -> tuple[int, float]:
+        """Return the tier of all and the chance of a next use."""
+        return 0, recency(idle_since, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +89,7 @@ class Priority:
     ) -> float:
         """Return the chance of a next use."""
         del profile, wanted_per_sec
-        return recency(replica, now)
+        return recency(replica.idle_since, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +105,25 @@ class Cost:
         self, replica: Replica, profile: Profile, now: float, wanted_per_sec: float | None
     ) -> float:
         """Return expected seconds of loading per second: load time x requests per second."""
-        often = recency(replica, now) if wanted_per_sec is None else wanted_per_sec
+        often = recency(replica.idle_since, now) if wanted_per_sec is None else wanted_per_sec
         return load_secs(replica, profile) * often
 
 
 STRATEGIES: Final[Mapping[str, Strategy]] = {"lru": Lru(), "priority": Priority(), "cost": Cost()}
 
 
-def recency(replica: Replica, now: float) -> float:
-    """Return 1 / (1 + seconds since the last use); 0 for one never used."""
-    return 0.0 if replica.last_used is None else 1.0 / (1.0 + max(0.0, now - replica.last_used))
+def recency(idle_since: float, now: float) -> float:
+    """Return 1 / (1 + seconds since the last use); 0 for one that never was."""
+    return 1.0 / (1.0 + max(0.0, now - idle_since))
+
+
+def price_of(
+    strategy: Strategy, replica: Replica, profile: Profile, now: float, wanted: Wanted | None
+) -> float:
+    """Return what the strategy says the replica costs, tamed if it is no price at all."""
+    often = None if wanted is None else wanted(replica.model)
+    price = strategy.price(replica, profile, now, often)
+    return max(0.0, min(DEAREST, price)) if price == price else DEAREST  # noqa: PLR0124  # NaN
 
 
 def load_secs(replica: Replica, profile: Profile) -> float:
@@ -123,7 +150,6 @@ class Resident:
     tier: int
     price: float
     gives_mb: Mapping[int, int]
-    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +159,6 @@ class Sacrifice:
     leaving: tuple[Resident, ...] = ()
     tier: int = 0
     price: float = 0.0
-
-
-NOBODY: Final = Sacrifice()
 
 
 def displaceable(
@@ -175,25 +198,22 @@ def may_share(one: Profile, other: Profile) -> bool:
 
 
 def cheapest(
-    devices: Sequence[Device], share_mb: int, candidates: Sequence[Resident]
+    short_mb: Mapping[int, int], forced: Sequence[Resident], others: Sequence[Resident]
 ) -> Sacrifice | None:
-    """Return who leaves so that `share_mb` is free on each of `devices`; None if it cannot be.
+    """Return who leaves so that no device is `short_mb` any more; None if that cannot be.
 
-    Those `forced` leave in any case. Models of unknown size give back nothing to be counted on.
+    All of `forced` leave in any case. Whatever the order of the candidates, the answer is the same.
     """
-    short: dict[int, int] = {}
-    for device in devices:
-        if (room := device.room_mb) is None:
-            return None
-        short[device.index] = share_mb - room
-    forced = [one for one in candidates if one.forced]
-    for one in forced:
-        _take(short, one.gives_mb)
-    rest = [one for one in candidates if not one.forced]
-    chosen = _search_by_tier({i: mb for i, mb in short.items() if mb > 0}, rest)
+    missing = {
+        index: left
+        for index, mb in short_mb.items()
+        if (left := mb - sum(one.gives_mb.get(index, 0) for one in forced)) > 0
+    }
+    tier = max((one.tier for one in forced), default=None)
+    chosen = _search_by_tier(missing, others, tier)
     if chosen is None:
         return None
-    leaving = tuple(sorted([*forced, *chosen], key=lambda one: one.replica.model))
+    leaving = tuple(sorted([*forced, *chosen], key=_cheapest_first))
     return Sacrifice(
         leaving=leaving,
         tier=max((one.tier for one in leaving), default=0),
@@ -201,84 +221,112 @@ def cheapest(
     )
 
 
-def _search_by_tier(short: Mapping[int, int], rest: list[Resident]) -> list[Resident] | None:
-    if not short:
-        return []
-    useful = [one for one in rest if any(one.gives_mb.get(index) for index in short)]
-    for tier in sorted({one.tier for one in useful}):
-        allowed = [one for one in useful if one.tier <= tier]
-        if (chosen := _search(short, allowed)) is not None:
+def _search_by_tier(
+    missing: Mapping[int, int], others: Sequence[Resident], touched: int | None
+) -> Sequence[Resident] | None:
+    """Return the cheapest of the sets that suffice and reach no higher tier than they must."""
+    if not missing:
+        return ()
+    useful = sorted(
+        (one for one in others if any(one.gives_mb.get(index) for index in missing)),
+        key=_cheapest_first,
+    )
+    tiers = {one.tier for one in useful}
+    if touched is not None:
+        tiers = {touched, *(tier for tier in tiers if tier > touched)}
+    for tier in sorted(tiers):
+        search = _Search(missing, [one for one in useful if one.tier <= tier])
+        if (chosen := search.cheapest()) is not None:
             return chosen
     return None
 
 
-def _search(short: Mapping[int, int], useful: list[Resident]) -> list[Resident] | None:
-    """Return the cheapest subset that covers every shortage: depth first, cut off by price.
+def _cheapest_first(one: Resident) -> tuple[float, str]:
+    return one.price, one.replica.model
 
-    The first descent takes the cheapest first and then gives back whom it did not need, so that an
-    answer exists however early the search is stopped.
+
+class _Search:
+    """The cheapest subset of some residents that gives each device what it misses.
+
+    Depth first through the residents, the cheapest first, each taken or not. A branch ends when
+    what is still missing, at the size of the largest and the price of the cheapest of those still
+    to come, would make it dearer than the best set so far, or as dear and no smaller.
     """
-    order = sorted(useful, key=lambda one: (one.price, one.replica.model))
-    indices = tuple(short)
-    ahead = [dict.fromkeys(indices, 0)]
-    for one in reversed(order):
-        ahead.append({i: ahead[-1][i] + one.gives_mb.get(i, 0) for i in indices})
-    ahead.reverse()
-    if any(ahead[0][i] < short[i] for i in indices):
-        return None
-    best = _greedy(short, order)
-    best_key = _key(best)
-    left = SEARCH_LIMIT
 
-    def descend(at: int, missing: dict[int, int], chosen: list[Resident], price: float) -> None:
-        nonlocal best, best_key, left
-        left -= 1
-        if not missing:
-            if (key := _key(chosen)) < best_key:
-                best, best_key = list(chosen), key
+    def __init__(self, missing: Mapping[int, int], order: Sequence[Resident]) -> None:
+        self._missing = tuple(missing.values())
+        self._order = order
+        self._gives = [tuple(one.gives_mb.get(index, 0) for index in missing) for one in order]
+        self._largest, self._together = _ahead(self._gives, len(missing))
+        self._best: tuple[int, ...] = ()
+        self._best_price = 0.0
+        self._left = SEARCH_LIMIT
+
+    def cheapest(self) -> list[Resident] | None:
+        """Return the subset; None when all of them together do not suffice."""
+        if any(map(gt, self._missing, self._together[0])):
+            return None
+        # One answer exists from the start, however early the search has to stop.
+        self._best = self._enough()
+        self._best_price = self._price(self._best)
+        self._descend(0, self._missing, (), 0.0)
+        return [self._order[at] for at in self._best]
+
+    def _descend(
+        self, at: int, missing: tuple[int, ...], chosen: tuple[int, ...], price: float
+    ) -> None:
+        self._left -= 1
+        if max(missing) <= 0:
+            chosen = self._needed(chosen, missing)
+            price = self._price(chosen)
+            if (price, len(chosen)) < (self._best_price, len(self._best)):
+                self._best, self._best_price = chosen, price
             return
-        if left <= 0 or at == len(order) or price >= best_key[0]:
+        if self._left <= 0 or any(map(gt, missing, self._together[at])):
             return
-        if any(ahead[at][i] < mb for i, mb in missing.items()):
+        more = max(
+            -(-mb // most) for mb, most in zip(missing, self._largest[at], strict=True) if mb > 0
+        )
+        floor = price + more * self._order[at].price
+        if floor > self._best_price * _DEARER:
             return
-        one = order[at]
-        if any(one.gives_mb.get(i) for i in missing):
-            still = {i: mb - one.gives_mb.get(i, 0) for i, mb in missing.items()}
-            chosen.append(one)
-            descend(
-                at + 1,
-                {i: mb for i, mb in still.items() if mb > 0},
-                chosen,
-                price + one.price + _SMALLEST_PRICE,
-            )
-            chosen.pop()
-        descend(at + 1, missing, chosen, price)
+        if floor >= self._best_price / _DEARER and len(chosen) + more >= len(self._best):
+            return
+        gives = self._gives[at]
+        if any(mb > 0 and give for mb, give in zip(missing, gives, strict=True)):
+            still = tuple(map(sub, missing, gives))
+            self._descend(at + 1, still, (*chosen, at), price + self._order[at].price)
+        self._descend(at + 1, missing, chosen, price)
 
-    descend(0, dict(short), [], 0.0)
-    return best
+    def _enough(self) -> tuple[int, ...]:
+        """Return as many of the cheapest as suffice, without those that are not needed."""
+        missing, chosen = self._missing, list[int]()
+        for at, gives in enumerate(self._gives):
+            chosen.append(at)
+            missing = tuple(map(sub, missing, gives))
+            if max(missing) <= 0:
+                break
+        return self._needed(tuple(chosen), missing)
 
+    def _needed(self, chosen: tuple[int, ...], missing: tuple[int, ...]) -> tuple[int, ...]:
+        """Return `chosen`, which leave `missing`, without who is not needed, the dearest first."""
+        for at in reversed(chosen):
+            without = tuple(map(add, missing, self._gives[at]))
+            if max(without) <= 0:
+                missing = without
+                chosen = tuple(one for one in chosen if one != at)
+        return chosen
 
-def _greedy(short: Mapping[int, int], order: Sequence[Resident]) -> list[Resident]:
-    missing, chosen = dict(short), list[Resident]()
-    for one in order:
-        if not any(mb > 0 for mb in missing.values()):
-            break
-        if any(mb > 0 and one.gives_mb.get(i) for i, mb in missing.items()):
-            _take(missing, one.gives_mb)
-            chosen.append(one)
-    for one in sorted(chosen, key=lambda one: (-one.price, one.replica.model)):
-        if all(mb + one.gives_mb.get(i, 0) <= 0 for i, mb in missing.items()):
-            chosen.remove(one)
-            _take(missing, {i: -mb for i, mb in one.gives_mb.items()})
-    return chosen
-
-
-def _key(chosen: Sequence[Resident]) -> tuple[float, int, tuple[str, ...]]:
-    price = sum(one.price + _SMALLEST_PRICE for one in chosen)
-    return price, len(chosen), tuple(sorted(one.replica.model for one in chosen))
+    def _price(self, chosen: tuple[int, ...]) -> float:
+        return sum(self._order[at].price for at in chosen)
 
 
-def _take(short: dict[int, int], gives_mb: Mapping[int, int]) -> None:
-    for index, mb in gives_mb.items():
-        if index in short:
-            short[index] -= mb
+def _ahead(
+    gives: Sequence[tuple[int, ...]], width: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return, for each place in the order, the most one gives from there on, and all together."""
+    largest, together = [(0,) * width], [(0,) * width]
+    for one in reversed(gives):
+        largest.append(tuple(map(max, one, largest[-1])))
+        together.append(tuple(map(add, one, together[-1])))
+    return largest[::-1], together[::-1]

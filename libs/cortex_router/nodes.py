@@ -10,6 +10,8 @@ from cortex_router.lifecycle import Status
 
 DEFAULT_PRIORITY = 100
 PINNED_PRIORITY = 1000
+#: More than any device has.
+_ANYTHING_MB = 1 << 40
 #: Assumed until a replica has told what it does.
 DEFAULT_DECODE_TOK_S = 30.0
 DEFAULT_PREFILL_TOK_S = 1000.0
@@ -66,6 +68,14 @@ class Replica:
         return self.in_flight + self.queued > 0
 
     @property
+    def idle_since(self) -> float:
+        """When it was last used, or loaded if that was later; -inf when it did not say."""
+        return max(
+            float("-inf") if self.last_used is None else self.last_used,
+            float("-inf") if self.loaded_at is None else self.loaded_at,
+        )
+
+    @property
     def seats(self) -> int:
         """How many it serves at once; one when it did not say."""
         return self.max_in_flight or 1
@@ -115,10 +125,31 @@ class Node:
 
     @cached_property
     def longest_idle_since(self) -> float:
-        """When the loaded, unused replica that is idle the longest was last used; 0 if never."""
+        """Since when the loaded replica that is idle the longest has been; inf without one."""
         return min(
-            (r.last_used or 0.0 for r in self.replicas if r.status is Status.LOADED and not r.busy),
+            (one.idle_since for one in self.replicas if one.status is Status.LOADED),
             default=float("inf"),
+        )
+
+    @cached_property
+    def relieved_mb(self) -> tuple[tuple[int, ...], ...]:
+        """The known rooms, the largest first, once 0, 1, 2 ... replicas have left each device.
+
+        The largest leave first, and one of unknown size might give back anything: no plan frees
+        more with as many.
+        """
+        held: dict[int, list[int]] = {}
+        for one in self.replicas:
+            if one.status is Status.LOADED:
+                share = one.share_mb(None)
+                for index in one.devices:
+                    held.setdefault(index, []).append(_ANYTHING_MB if share is None else share)
+        for shares in held.values():
+            shares.sort(reverse=True)
+        known = [(d.room_mb, held.get(d.index, [])) for d in self.devices]
+        return tuple(
+            tuple(sorted((r + sum(mb[:count]) for r, mb in known if r is not None), reverse=True))
+            for count in range(1 + max(map(len, held.values()), default=0))
         )
 
     @property

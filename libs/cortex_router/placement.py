@@ -4,27 +4,28 @@ A model on N devices needs its share on each of N devices at once. Counted per d
 memory, less what loads in progress were promised, plus what displaceable residents would give back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import TypeAlias
 
 from cortex_router.eviction import (
-    NOBODY,
     Lru,
     Resident,
     Sacrifice,
     Strategy,
     Victim,
+    Wanted,
     cheapest,
     displaceable_when_idle,
     leaves_at_once,
     may_share,
+    price_of,
 )
 from cortex_router.lifecycle import RESIDENT
 from cortex_router.nodes import Device, Node, Profile, Replica
 
-#: More device sets than this are not compared one by one; nodes have a handful of devices.
+#: More device sets than this are not compared; those with the most room to be made come first.
 MAX_DEVICE_SETS = 1024
 
 
@@ -33,13 +34,14 @@ class Fit:
     """A way to place a model: devices, who leaves, and the room left on the tightest device.
 
     `once_idle` are those who have to leave too and cannot yet: somebody uses them, or they have
-    just come. `tier` and `price` are what the strategy says the sacrifice is worth.
+    just come. `tier` and `price` are what the strategy says the sacrifice is worth. `spare_mb`
+    counts a model of unknown size as nothing.
     """
 
     devices: tuple[int, ...]
     evict: tuple[Victim, ...] = ()
     once_idle: tuple[Victim, ...] = ()
-    spare_mb: int | None = None
+    spare_mb: int = 0
     tier: int = 0
     price: float = 0.0
 
@@ -78,49 +80,84 @@ def place(
     *,
     only_devices: Sequence[int] | None = None,
     once_idle: bool = False,
-    wanted: Callable[[str], float | None] | None = None,
+    wanted: Wanted | None = None,
 ) -> Placement:
     """Return the best way to put `profile` on `node`, or why there is none.
 
     Fitting without an eviction wins, then the cheapest sacrifice, then the most room left, then the
-    lowest device numbers. `only_devices` restricts the choice to exactly these devices. With
-    `once_idle` models in use count as leaving too, as soon as they can. `wanted` tells how often a
-    model was asked for lately, per second.
+    lowest device numbers. `only_devices` restricts the choice to these devices. With `once_idle`
+    models in use count as leaving too, as soon as they can. `wanted` tells how often a model was
+    asked for lately, per second.
     """
-    if (barred := barred_from(node, profile)) is not None:
-        return barred
-    usable = [d for d in node.devices if _large_enough(d, profile)]
-    if only_devices is not None:
-        usable = [d for d in usable if d.index in only_devices]
-    if len(usable) < profile.min_devices:
-        return NoFit(reason="too_few_devices", detail=_too_few(node, profile), ever=False)
-    share = profile.share_mb
-    if share is None:
-        return _place_unknown(usable, profile)
-
-    question = _Question(
-        node, profile, profiles, rules, now, once_idle=once_idle, wanted=wanted or _nobody_counted
-    )
-    fits = [
-        fit
-        for devices in islice(combinations(usable, profile.min_devices), MAX_DEVICE_SETS)
-        if (fit := question.fit_on(devices, share)) is not None
+    devices = [d for d in node.devices if only_devices is None or d.index in only_devices]
+    verdict = barred_from(node, profile) or never_fits(profile, devices)
+    if verdict is not None:
+        return verdict
+    large = [device for device in devices if _large_enough(device, profile)]
+    neighbours = [
+        (replica, profiles.get(model) or Profile(id=model))
+        for model, replica in node.by_model.items()
+        if model != profile.id
     ]
-    if not fits:
-        free = max((d.room_mb or 0 for d in usable), default=0)
+    apart = {
+        replica.model: replica.devices
+        for replica, theirs in neighbours
+        if replica.status in RESIDENT and not may_share(profile, theirs)
+    }
+    if (free := _free_fit(_without(large, apart.values()), profile)) is not None:
+        return free
+    leavers = [
+        _resident(replica, theirs, rules, now, wanted)
+        for replica, theirs in neighbours
+        if displaceable_when_idle(replica, theirs, profile, node=node.name)
+        and (once_idle or leaves_at_once(replica, now, rules.min_residency_secs))
+    ]
+    leaving = {one.replica.model for one in leavers}
+    staying = [devices for model, devices in apart.items() if model not in leaving]
+    cleared = _cleared(_without(large, staying), profile, leavers, apart)
+    if cleared is None:
+        best = max((device.room_mb or 0 for device in large), default=0)
         return NoFit(
             reason="no_room",
-            detail=f"needs {share} MiB on each of {profile.min_devices} device(s); the best has "
-            f"{free} MiB free and what may leave does not make enough room",
+            detail=f"needs {profile.share_mb or 0} MiB on each of {profile.min_devices} device(s); "
+            f"the best has {best} MiB free and what may leave does not make enough room",
             ever=True,
         )
-    return min(fits, key=fit_order)
+    at_once = frozenset(
+        one.replica.model
+        for one in cleared.sacrifice.leaving
+        if leaves_at_once(one.replica, now, rules.min_residency_secs)
+    )
+    victims = [
+        Victim(one.replica.model, _why(one, now, apart, at_once))
+        for one in cleared.sacrifice.leaving
+    ]
+    return Fit(
+        devices=cleared.devices,
+        evict=tuple(victim for victim in victims if victim.model in at_once),
+        once_idle=tuple(victim for victim in victims if victim.model not in at_once),
+        spare_mb=cleared.spare_mb,
+        tier=cleared.sacrifice.tier,
+        price=cleared.sacrifice.price,
+    )
 
 
 def fit_order(fit: Fit) -> tuple[bool, int, float, int, tuple[int, ...]]:
     """Return the key by which ways to place one model are compared; the lowest is the best."""
-    sacrifice = bool(fit.evict or fit.once_idle)
-    return sacrifice, fit.tier, fit.price, -(fit.spare_mb or 0), fit.devices
+    return bool(fit.victims), fit.tier, fit.price, -fit.spare_mb, fit.devices
+
+
+def never_fits(profile: Profile, devices: Sequence[Device]) -> NoFit | None:
+    """Return why these devices, were they empty, could not hold the model; None when they could."""
+    if sum(_large_enough(device, profile) for device in devices) >= profile.min_devices:
+        return None
+    needs = max(profile.min_device_mb or 0, profile.share_mb or 0)
+    totals = ", ".join(f"{d.index}: {d.total_mb} MiB" for d in devices) or "none"
+    return NoFit(
+        reason="too_few_devices",
+        detail=f"needs {profile.min_devices} device(s) of at least {needs} MiB; devices: {totals}",
+        ever=False,
+    )
 
 
 def barred_from(node: Node, profile: Profile) -> NoFit | None:
@@ -138,108 +175,100 @@ def barred_from(node: Node, profile: Profile) -> NoFit | None:
 
 def _large_enough(device: Device, profile: Profile) -> bool:
     """Tell whether the empty device could take its share; an unknown total gets a chance."""
-    needs = [mb for mb in (profile.min_device_mb, profile.share_mb) if mb is not None]
-    return device.total_mb is None or all(device.total_mb >= mb for mb in needs)
+    total = device.total_mb
+    return total is None or total >= max(profile.min_device_mb or 0, profile.share_mb or 0)
 
 
-def _too_few(node: Node, profile: Profile) -> str:
-    needs = max(profile.min_device_mb or 0, profile.share_mb or 0)
-    totals = ", ".join(f"{d.index}: {d.total_mb} MiB" for d in node.devices) or "none"
-    return f"needs {profile.min_devices} device(s) of at least {needs} MiB; devices: {totals}"
+def _without(devices: Sequence[Device], taken: Iterable[tuple[int, ...]]) -> list[Device]:
+    """Return the devices that none of `taken` names."""
+    indices = {index for some in taken for index in some}
+    return [device for device in devices if device.index not in indices]
 
 
-def _place_unknown(usable: Sequence[Device], profile: Profile) -> Fit:
-    """Without a size, take the emptiest devices and let the node say if that is not enough."""
-    by_room = sorted(usable, key=lambda d: (-(d.room_mb or 0), d.index))
-    return Fit(devices=tuple(sorted(d.index for d in by_room[: profile.min_devices])))
+def _room_mb(device: Device, profile: Profile) -> int | None:
+    """Return the device's room; an unknown one is no room, unless the size is unknown as well.
+
+    Then the node has the last word.
+    """
+    return 0 if device.room_mb is None and profile.share_mb is None else device.room_mb
 
 
-def _nobody_counted(_model: str) -> float | None:
-    return None
+def _free_fit(devices: Sequence[Device], profile: Profile) -> Fit | None:
+    """Return the devices with the most room, if the model fits there as they are."""
+    share, count = profile.share_mb or 0, profile.min_devices
+    rooms = sorted(
+        (-room, device.index)
+        for device in devices
+        if (room := _room_mb(device, profile)) is not None and room >= share
+    )
+    if len(rooms) < count:
+        return None
+    tightest = rooms[count - 1][0]
+    roomy = sorted(index for room, index in rooms if room <= tightest)
+    return Fit(devices=tuple(roomy[:count]), spare_mb=-tightest - share)
 
 
-class _Question:
-    """One model, one node: who may leave is worked out once for all sets of devices."""
+def _resident(
+    replica: Replica, theirs: Profile, rules: Rules, now: float, wanted: Wanted | None
+) -> Resident:
+    return Resident(
+        replica,
+        rules.strategy.tier(replica, theirs),
+        price_of(rules.strategy, replica, theirs, now, wanted),
+        dict.fromkeys(replica.devices, replica.share_mb(theirs.size_mb) or 0),
+    )
 
-    def __init__(
-        self,
-        node: Node,
-        profile: Profile,
-        profiles: Mapping[str, Profile],
-        rules: Rules,
-        now: float,
-        *,
-        once_idle: bool,
-        wanted: Callable[[str], float | None],
-    ) -> None:
-        self._node, self._now = node, now
-        self._may_leave: dict[str, Resident] = {}
-        self._at_once: set[str] = set()
-        self._apart: dict[str, Replica] = {}
-        strategy, least = rules.strategy, rules.min_residency_secs
-        for replica in node.replicas:
-            if (model := replica.model) == profile.id:
-                continue
-            theirs = profiles.get(model) or Profile(id=model)
-            apart = not may_share(profile, theirs)
-            if apart and replica.status in RESIDENT:
-                self._apart[model] = replica
-            if not displaceable_when_idle(replica, theirs, profile, node=node.name):
-                continue
-            at_once = leaves_at_once(replica, now, least)
-            if not (at_once or once_idle):
-                continue
-            resident = Resident(
-                replica,
-                strategy.tier(replica, theirs),
-                strategy.price(replica, theirs, now, wanted(model)),
-                dict.fromkeys(replica.devices, replica.share_mb(theirs.size_mb) or 0),
-                apart,
-            )
-            self._may_leave[model] = resident
-            if at_once:
-                self._at_once.add(model)
 
-    def fit_on(self, devices: tuple[Device, ...], share_mb: int) -> Fit | None:
-        """Return how the model fits on exactly these devices, None when it does not."""
-        indices = {device.index for device in devices}
-        apart = False
-        for model, replica in self._apart.items():
-            if not indices.isdisjoint(replica.devices):
-                apart = True
-                if model not in self._may_leave:
-                    return None
-        rooms = [device.room_mb for device in devices]
-        spare = min((mb for mb in rooms if mb is not None), default=0) - share_mb
-        if not apart and spare >= 0 and None not in rooms:
-            sacrifice: Sacrifice | None = NOBODY
-        else:
-            here = [
-                one
-                for one in self._may_leave.values()
-                if not indices.isdisjoint(one.replica.devices)
-            ]
-            sacrifice = cheapest(devices, share_mb, here)
+@dataclass(frozen=True, slots=True)
+class _Cleared:
+    """Devices, who has to leave them, and the room that leaves on the tightest."""
+
+    devices: tuple[int, ...]
+    sacrifice: Sacrifice
+    spare_mb: int
+
+    @property
+    def order(self) -> tuple[int, float, int, tuple[int, ...]]:
+        return self.sacrifice.tier, self.sacrifice.price, -self.spare_mb, self.devices
+
+
+def _cleared(
+    devices: Sequence[Device],
+    profile: Profile,
+    leavers: Sequence[Resident],
+    apart: Collection[str],
+) -> _Cleared | None:
+    """Return the devices that are the cheapest to clear, None when none can be."""
+    share = profile.share_mb or 0
+    rooms = {d.index: mb for d in devices if (mb := _room_mb(d, profile)) is not None}
+    relieved = {i: mb + sum(one.gives_mb.get(i, 0) for one in leavers) for i, mb in rooms.items()}
+    by_relief = sorted(rooms, key=lambda index: (-relieved[index], index))
+    best: _Cleared | None = None
+    for chosen in islice(combinations(by_relief, profile.min_devices), MAX_DEVICE_SETS):
+        here = [one for one in leavers if not one.gives_mb.keys().isdisjoint(chosen)]
+        forced = [one for one in here if one.replica.model in apart]
+        others = [one for one in here if one.replica.model not in apart]
+        sacrifice = cheapest({i: share - rooms[i] for i in chosen}, forced, others)
         if sacrifice is None:
-            return None
-        leaving = [one.replica for one in sacrifice.leaving]
-        return Fit(
-            devices=tuple(sorted(indices)),
-            evict=tuple(self._victim(one) for one in leaving if one.model in self._at_once),
-            once_idle=tuple(self._victim(one) for one in leaving if one.model not in self._at_once),
-            spare_mb=spare,
-            tier=sacrifice.tier,
-            price=sacrifice.price,
+            continue
+        spare = min(
+            rooms[i] + sum(one.gives_mb.get(i, 0) for one in sacrifice.leaving) for i in chosen
         )
+        cleared = _Cleared(tuple(sorted(chosen)), sacrifice, spare - share)
+        if best is None or cleared.order < best.order:
+            best = cleared
+    return best
 
-    def _victim(self, replica: Replica) -> Victim:
-        if replica.model in self._apart:
-            return Victim(replica.model, "may not share a device with it")
-        if replica.busy:
-            users = replica.in_flight + replica.queued
-            return Victim(replica.model, f"once its {users} request(s) have ended")
-        if replica.model not in self._at_once:
-            return Victim(replica.model, "once it has been there for its minimum")
-        if replica.last_used is None:
-            return Victim(replica.model, "never used")
-        return Victim(replica.model, f"idle for {max(0.0, self._now - replica.last_used):.0f} s")
+
+def _why(one: Resident, now: float, apart: Collection[str], at_once: Collection[str]) -> str:
+    """Return why a victim was chosen, or what it waits for."""
+    replica = one.replica
+    if replica.model in apart:
+        return "may not share a device with it"
+    if replica.busy:
+        return f"once its {replica.in_flight + replica.queued} request(s) have ended"
+    if replica.model not in at_once:
+        return "once it has been there for its minimum"
+    if replica.last_used is None:
+        return "never used"
+    return f"idle for {max(0.0, now - replica.last_used):.0f} s"
