@@ -31,8 +31,8 @@ class PersistentMap(Generic[_K, _V]):
         self._root: Any = _EMPTY
         self._size = 0
         for key, value in (entries or {}).items():
-            self._root = _with(self._root, hash(key), 0, key, value)
-        self._size = len(entries or {})
+            self._root, more = _with(self._root, key, value)
+            self._size += more
 
     def __len__(self) -> int:
         return self._size
@@ -74,8 +74,8 @@ class PersistentMap(Generic[_K, _V]):
 
     def set(self, key: _K, value: _V) -> "PersistentMap[_K, _V]":
         """Return this map with `key` set."""
-        size = self._size + (key not in self)
-        return _made(_with(self._root, hash(key), 0, key, value), size)
+        root, more = _with(self._root, key, value)
+        return _made(root, self._size + more)
 
     def without(self, key: _K) -> "PersistentMap[_K, _V]":
         """Return this map without `key`."""
@@ -85,17 +85,30 @@ class PersistentMap(Generic[_K, _V]):
 
 
 def _made(root: Any, size: int) -> PersistentMap[Any, Any]:
-    made: PersistentMap[Any, Any] = PersistentMap()
+    made: PersistentMap[Any, Any] = PersistentMap.__new__(PersistentMap)
     made._root, made._size = root, size  # noqa: SLF001  # its own kind
     return made
 
 
-def _with(part: Any, bits: int, depth: int, key: Any, value: Any) -> Any:
-    if part.__class__ is tuple:
-        at = bits & _MASK
-        child = _with(part[at], bits >> _BITS, depth + 1, key, value)
-        return (*part[:at], child, *part[at + 1 :])
-    leaf = {**part, key: value}
+def _with(root: Any, key: Any, value: Any) -> tuple[Any, bool]:
+    """Return the trie with `key` set, and whether it is new there."""
+    above: list[tuple[Any, ...]] = []
+    part, bits = root, hash(key)
+    while part.__class__ is tuple:
+        above.append(part)
+        part = part[bits & _MASK]
+        bits >>= _BITS
+    made, bits = _leaf_with(part, len(above), key, value), hash(key)
+    for depth in range(len(above) - 1, -1, -1):
+        branch = list(above[depth])
+        branch[(bits >> (_BITS * depth)) & _MASK] = made
+        made = tuple(branch)
+    return made, key not in part
+
+
+def _leaf_with(part: dict[Any, Any], depth: int, key: Any, value: Any) -> Any:
+    leaf = part.copy()
+    leaf[key] = value
     if len(leaf) <= _LEAF_SIZE or depth == _MAX_DEPTH:
         return leaf
     children: list[dict[Any, Any]] = [{} for _ in range(_FAN)]

@@ -53,9 +53,10 @@ class Holding:
 
     def placed(self, name: str, *, arriving: bool, idle: bool) -> "Holding":
         """Return the holding with a node entered among those that do not serve, or in neither."""
-        return Holding(
-            self.ready, _entered(self.arriving, name, arriving), _entered(self.idle, name, idle)
-        )
+        there, asleep = _entered(self.arriving, name, arriving), _entered(self.idle, name, idle)
+        if there is self.arriving and asleep is self.idle:
+            return self
+        return Holding(self.ready, there, asleep)
 
 
 def _entered(names: tuple[str, ...], name: str, wanted: bool) -> tuple[str, ...]:  # noqa: FBT001

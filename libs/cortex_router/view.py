@@ -8,7 +8,7 @@ replicas, one request), not on how large the fleet is.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from cortex_router.circuit import CLOSED, Circuit
 from cortex_router.lifecycle import ARRIVING, Status
@@ -21,17 +21,22 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 #: The memory of how often a model is asked for halves in this time.
 DEMAND_HALF_LIFE_SECS = 600.0
 _NOBODY = Holding()
+_Known = TypeVar("_Known")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One node in the view: its last word, and what we did since, by model."""
+    """One node in the view: its last word, and what we did since, by model.
+
+    `generation` is that of the conversations which its ranks were last worked out with.
+    """
 
     node: Node
     sent: Mapping[str, int] = field(default_factory=dict)
     conversations: Mapping[str, Count] = field(default_factory=dict)
     circuits: Mapping[str, Circuit] = field(default_factory=dict)
     ranks: Mapping[str, Rank] = field(default_factory=dict)
+    generation: int = 0
 
     def load(self, replica: Replica) -> int:
         """Return who is served or waits: what the node says, or what we sent, if that is more."""
@@ -237,31 +242,49 @@ def _with(
 
 def _observed(view: FleetView, node: Node) -> FleetView:
     before = view.entries.get(node.name) or Entry(Node(name=node.name))
-    models = {**before.node.by_model, **node.by_model}
-    ranks: dict[str, Rank] = {}
+    old, new, usable = before.node.by_model, node.by_model, node.usable
+    generation = view.sessions.generation
+    # What is as it was keeps its place, unless the node's state or time has changed what it means.
+    alike = usable == before.node.usable and generation == before.generation
+    left = [model for model in old if model not in new]
+    changed = [*left]
+    for model, replica in new.items():
+        was = old.get(model) if alike else None
+        if was is not replica and was != replica:
+            changed.append(model)
+    ranks = {**before.ranks}
     entry = Entry(
         node,
         before.sent,
-        {m: c for m, c in before.conversations.items() if m in node.by_model},
-        {m: c for m, c in before.circuits.items() if m in node.by_model},
+        _without(before.conversations, left),
+        _without(before.circuits, left),
         ranks,
+        generation,
     )
     holdings = view.holdings
-    for model in models:
-        replica = node.by_model.get(model)
-        ready = replica is not None and node.usable and replica.ready
-        if replica is not None and ready:
-            ranks[model] = _rank(entry, replica, view.sessions.generation)
+    for model in changed:
+        held = new.get(model)
+        ready = held is not None and usable and held.ready
+        rank_before, rank = ranks.pop(model, None), None
+        if held is not None and ready:
+            rank = ranks[model] = _rank(entry, held, generation)
         holding = moved = holdings.get(model) or _NOBODY
-        if before.ranks.get(model) != ranks.get(model):
-            moved = holding.ranked(node.name, before.ranks.get(model), ranks.get(model))
-        arriving = replica is not None and not ready and node.usable and _arriving(replica)
-        idle = replica is not None and not ready and not arriving
-        moved = moved.placed(node.name, arriving=arriving, idle=idle)
-        if moved != holding:
+        if rank_before != rank:
+            moved = holding.ranked(node.name, rank_before, rank)
+        if rank_before is None or rank is None:
+            arriving = held is not None and not ready and usable and _arriving(held)
+            idle = held is not None and not ready and not arriving
+            moved = moved.placed(node.name, arriving=arriving, idle=idle)
+        if moved is not holding:
             empty = not (moved.ready or moved.arriving or moved.idle)
             holdings = holdings.without(model) if empty else holdings.set(model, moved)
     return _with(view, entries=view.entries.set(node.name, entry), holdings=holdings)
+
+
+def _without(known: Mapping[str, _Known], models: list[str]) -> Mapping[str, _Known]:
+    if not models or not known:
+        return known
+    return {model: one for model, one in known.items() if model not in models}
 
 
 def _arriving(replica: Replica) -> bool:
@@ -285,8 +308,8 @@ def _sent(view: FleetView, event: RequestSent) -> FleetView:
     holdings = view.holdings
     if event.session is not None:
         sessions = sessions.at(event.at)
-        before = sessions.home(model, event.session)
         fresh = sessions.young.get((model, event.session))
+        before = fresh or sessions.old.get((model, event.session))
         if fresh is None or fresh.node != event.node:
             if before is not None and (left := entries.get(before.node)) is not None:
                 was_young = fresh is not None
@@ -299,7 +322,14 @@ def _sent(view: FleetView, event: RequestSent) -> FleetView:
                     entries, holdings = _reranked(
                         entries,
                         holdings,
-                        Entry(left.node, left.sent, fewer, left.circuits, left.ranks),
+                        Entry(
+                            left.node,
+                            left.sent,
+                            fewer,
+                            left.circuits,
+                            left.ranks,
+                            left.generation,
+                        ),
                         model,
                         sessions.generation,
                     )
@@ -311,7 +341,7 @@ def _sent(view: FleetView, event: RequestSent) -> FleetView:
     if (circuit := circuits.get(model)) is not None:
         circuits = {**circuits, model: circuit.sent(event.at)}
     sent = {**entry.sent, model: entry.sent.get(model, 0) + 1}
-    changed = Entry(entry.node, sent, conversations, circuits, entry.ranks)
+    changed = Entry(entry.node, sent, conversations, circuits, entry.ranks, entry.generation)
     entries, holdings = _reranked(entries, holdings, changed, model, sessions.generation)
     return FleetView(entries, holdings, view.profiles, view.aliases, sessions, demands)
 
@@ -348,7 +378,7 @@ def _ended(view: FleetView, event: RequestEnded) -> FleetView:
     elif circuit is not None:
         after = circuit.abandoned() if event.failed is None else circuit.succeeded()
         circuits = {**circuits, model: after}
-    changed = Entry(entry.node, sent, entry.conversations, circuits, entry.ranks)
+    changed = Entry(entry.node, sent, entry.conversations, circuits, entry.ranks, entry.generation)
     entries, holdings = _reranked(
         view.entries, view.holdings, changed, model, view.sessions.generation
     )
@@ -376,5 +406,6 @@ def _reranked(
                 entry.conversations,
                 entry.circuits,
                 {**entry.ranks, model: after},
+                entry.generation,
             )
     return entries.set(name, entry), holdings
