@@ -152,10 +152,12 @@ def never_fits(profile: Profile, devices: Sequence[Device]) -> NoFit | None:
     if sum(_large_enough(device, profile) for device in devices) >= profile.min_devices:
         return None
     needs = max(profile.min_device_mb or 0, profile.share_mb or 0)
-    totals = ", ".join(f"{d.index}: {d.total_mb} MiB" for d in devices) or "none"
+    totals = ", ".join(
+        f"{d.index}: {d.total_mb} MiB" for d in sorted(devices, key=lambda one: one.index)
+    )
     return NoFit(
         reason="too_few_devices",
-        detail=f"needs {profile.min_devices} device(s) of at least {needs} MiB; devices: {totals}",
+        detail=f"needs {profile.min_devices} device(s) of at least {needs} MiB; devices: {totals or 'none'}",
         ever=False,
     )
 
