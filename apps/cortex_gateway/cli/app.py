@@ -3,7 +3,7 @@
 import typer
 
 from cortex_core.commands import EXIT_CODES, reporting
-from cortex_gateway.cli import daemon, fleet
+from cortex_gateway.cli import daemon, fleet, simulate
 
 app = typer.Typer(
     name="cortex",
@@ -16,6 +16,7 @@ config = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_he
 
 for command in (daemon.serve, daemon.up, fleet.status, fleet.models, fleet.load, fleet.unload):
     app.command(epilog=EXIT_CODES)(reporting(command))
+app.command(epilog=EXIT_CODES)(reporting(simulate.simulate))
 app.command(epilog=EXIT_CODES)(reporting(daemon.version))
 config.command(epilog=EXIT_CODES)(reporting(daemon.check))
 app.add_typer(config, name="config")

@@ -36,6 +36,7 @@ class Results:
     `cold_starts` are loads that began, `thrash` those of a model that had to leave the same node
     less than THRASH_SECS before. `utilisation` is the part of loaded seats' time that was used.
     `switches` counts turns of a conversation that went to another node than the turn before.
+    `curve` is the wait that so many percent stayed within, from 0 to 100.
     """
 
     policy: str
@@ -57,13 +58,11 @@ class Results:
     switches: int
     share: Mapping[str, int]
     span_secs: float
-    load_waits: tuple[float, ...] = ()
+    curve: tuple[float, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures for programs."""
-        figures = asdict(self)
-        del figures["load_waits"]
-        return figures
+        return asdict(self)
 
 
 class Recorder:
@@ -140,4 +139,12 @@ class Recorder:
             switches=self.switches,
             share=self.share,
             span_secs=span_secs,
+            curve=_curve(self.waits),
         )
+
+
+def _curve(values: Sequence[float]) -> tuple[float, ...]:
+    if not values:
+        return ()
+    ordered = sorted(values)
+    return tuple(ordered[(len(ordered) - 1) * percent // 100] for percent in range(101))

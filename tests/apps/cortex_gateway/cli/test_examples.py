@@ -18,10 +18,13 @@ from cortex_core.settings import (
     load_neuron_settings,
 )
 from cortex_core.wire import LoadRequest
+from cortex_gateway.cli.simulation_files import FleetFile, WorkloadFile, load_fleet, load_workload
 
 CORTEX = Path(str(files("cortex_gateway") / "examples" / "cortex.toml"))
 MODELS = Path(str(files("cortex_gateway") / "examples" / "models.toml"))
 NEURON = Path(str(files("cortex_neuron") / "examples" / "neuron.toml"))
+FLEET = Path(str(files("cortex_gateway") / "examples" / "fleet.toml"))
+WORKLOAD = Path(str(files("cortex_gateway") / "examples" / "workload.toml"))
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
@@ -42,7 +45,14 @@ def nested(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 @pytest.mark.parametrize(
-    ("file", "model"), [(CORTEX, CortexSettings), (MODELS, Catalogue), (NEURON, NeuronSettings)]
+    ("file", "model"),
+    [
+        (CORTEX, CortexSettings),
+        (MODELS, Catalogue),
+        (NEURON, NeuronSettings),
+        (FLEET, FleetFile),
+        (WORKLOAD, WorkloadFile),
+    ],
 )
 def test_every_setting_is_named(file: Path, model: type[BaseModel]) -> None:
     """A new setting without its line in the example fails here."""
@@ -81,3 +91,12 @@ def test_the_catalogue_example_loads() -> None:
 
     assert len(catalogue.models) == 2
     assert set(catalogue.aliases.values()) == {entry.id for entry in catalogue.models}
+
+
+def test_the_simulation_examples_load() -> None:
+    """They fit the catalogue's example: its pinned node is one of the machines."""
+    fleet = load_fleet(FLEET, load_catalogue(MODELS))
+    names = {machine.name for machine in fleet.machines}
+
+    assert [set(model.profile.pinned_on) <= names for model in fleet.models] == [True]
+    assert load_workload(WORKLOAD, None).requests == 10_000
