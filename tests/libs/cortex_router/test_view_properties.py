@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortex_router import (
-    CatalogueChanged,
     Event,
     FleetView,
     NodeForgotten,
@@ -149,7 +148,7 @@ def test_an_event_changes_only_whom_it_is_about(history: list[Event], event: Eve
             about = {name}
         case RequestSent() | RequestEnded():
             about = {event.node}
-        case CatalogueChanged():
+        case _:
             about = set()
     for name in set(NODES) - about:
         old, new = before.entries.get(name), after.entries.get(name)
