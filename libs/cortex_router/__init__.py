@@ -4,6 +4,7 @@ Standard library only. `decide(view, request, policy, now)` is the front door; `
 makes the next view. The same `place` and `displaceable` serve the gateway and the node itself.
 """
 
+from cortex_router.affinity import rough_tokens, session_key
 from cortex_router.choosing import Candidate, Ranking, Serving
 from cortex_router.circuit import Circuit
 from cortex_router.decide import another_copy, decide
@@ -124,6 +125,8 @@ __all__ = [
     "fleet_view",
     "next_swaps",
     "place",
+    "rough_tokens",
+    "session_key",
     "step",
     "wait_bound_secs",
 ]
