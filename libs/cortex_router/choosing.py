@@ -1,7 +1,7 @@
 """Which of several ready replicas gets a request.
 
 1. a conversation stays where its cache is, unless the wait there is longer than elsewhere by more
-   than it takes to read the conversation again;
+   than it takes to read the conversation again and to write one answer;
 2. otherwise the first in rank: a free seat before a queue, then fewest conversations against seats
    and speed, then the name;
 3. passed over: nodes to avoid, open circuits, and replicas just loaded that already have their
@@ -21,9 +21,6 @@ from cortex_router.decision import RouteRequest
 from cortex_router.nodes import Replica
 from cortex_router.sessions import Home
 from cortex_router.view import Entry, FleetView
-
-#: Rather a little more waiting than moving a conversation to and fro.
-STICKY_SECS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +148,9 @@ def _stays(
         return False
     saved = min(home.tokens, request.tokens) if request.tokens else home.tokens
     there = wait_secs(other, elsewhere, serving.answer_tokens) + saved / elsewhere.prefill_tok_s
-    return wait_secs(entry, replica, serving.answer_tokens) <= there + STICKY_SECS
+    # Waits are guesses; rather one answer too many ahead than a conversation moved to and fro.
+    one_answer = serving.answer_tokens / replica.decode_tok_s
+    return wait_secs(entry, replica, serving.answer_tokens) <= there + one_answer
 
 
 def _choose_by(

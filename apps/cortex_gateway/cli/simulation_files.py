@@ -33,6 +33,7 @@ class MachineEntry(_Table):
     seats: int = Field(default=4, ge=1)
     max_queue: int = Field(default=64, ge=0)
     cache_tokens: int = Field(default=131_072, ge=0)
+    default_models: tuple[ModelId, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +129,10 @@ def load_fleet(path: Path, catalogue: Catalogue) -> simulation.Fleet:
     ids = {entry.id for entry in catalogue.models}
     if strange := sorted(set(file.speed) - ids):
         raise ConfigError(f"{path}: speed.{strange[0]}: the catalogue has no such model")
+    known = {entry.id for entry in catalogue.models if entry.vram_mb is not None}
+    for entry in file.machines:
+        if missing := sorted(set(entry.default_models) - known):
+            raise ConfigError(f"{path}: {entry.name}: no model {missing[0]!r} of known size")
     return simulation.Fleet(
         machines=tuple(_machine(entry, name) for entry in file.machines for name in entry.names),
         models=tuple(

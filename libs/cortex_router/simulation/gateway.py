@@ -15,7 +15,7 @@ from cortex_router.simulation.arrivals import Arrival
 from cortex_router.simulation.machines import Fleet
 from cortex_router.simulation.node import SimNode
 from cortex_router.simulation.replica import Request
-from cortex_router.simulation.results import Recorder
+from cortex_router.simulation.results import Recorder, Why
 from cortex_router.view import (
     FleetView,
     NodeLost,
@@ -82,12 +82,13 @@ class Gateway:
         self.view = apply(self.view, RequestEnded(node=node, model=arrival.model, at=now))
         self._recorder.answered(
             node,
+            now,
             first_token_at - arrival.at,
             request.seated_at - arrival.at,
             now - request.seated_at,
         )
         if (following := arrival.follow_up(now)) is not None:
-            self._agenda.enter(following.at, self._follow, (following, node))
+            self._agenda.enter(following.at, self._follow, following)
 
     def cut_off(self, request: Request) -> None:
         """Take in that a node died; before the first token another one is asked."""
@@ -98,7 +99,7 @@ class Gateway:
         begun = request.seated_at > 0 and request.first_token_at <= now
         request.attempt += 1
         if begun or request.attempt >= MAX_ATTEMPTS:
-            self._recorder.lost += 1
+            self._recorder.unanswered(Why.LOST, now)
             return
         self._again(request, node)
 
@@ -109,9 +110,8 @@ class Gateway:
 
     # --- one request
 
-    def _follow(self, what: tuple[Arrival, str]) -> None:
-        arrival, previous = what
-        self.arrive(Request(arrival, previous))
+    def _follow(self, arrival: Arrival) -> None:
+        self.arrive(Request(arrival))
 
     def _decide(self, request: Request) -> Decision:
         return decide(self.view, request.route, self._policy, self._agenda.now)
@@ -125,7 +125,7 @@ class Gateway:
                 return True
             case Refuse():
                 self._forget(self.view.resolve(request.arrival.model), request)
-                self._recorder.refused += 1
+                self._recorder.unanswered(Why.REFUSED, self._agenda.now)
                 return True
             case Load():
                 self._wait(decision.model, request)
@@ -157,12 +157,10 @@ class Gateway:
             if request.attempt < MAX_ATTEMPTS:
                 self._again(request, node)
             else:
-                self._recorder.refused += 1
+                self._recorder.unanswered(Why.REFUSED, self._agenda.now)
             return
-        if request.previous is not None:
-            self._recorder.turns += 1
-            self._recorder.switches += request.previous != node
-            request.previous = None
+        if arrival.session is not None:
+            self._recorder.turn(arrival.session, node)
         if serve.saturated:
             self._copy(serve.model)
 
@@ -207,7 +205,7 @@ class Gateway:
             self._agenda.enter(again, self._held_long, what)
             return
         self._forget(model, request)
-        self._recorder.gave_up += 1
+        self._recorder.unanswered(Why.GAVE_UP, now)
 
     def _stir(self, moved: Sequence[str]) -> None:
         for model in (*moved, *self._crowded):

@@ -15,7 +15,7 @@ class Machine:
     """One node. `seats` is how many requests a model answers at once, each at these speeds.
 
     A model takes `max_queue` more before it turns requests away, and remembers the conversations of
-    its last `cache_tokens`.
+    its last `cache_tokens`. The node begins to load `default_models` at the start.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Machine:
     seats: int = 4
     max_queue: int = 64
     cache_tokens: int = 131_072
+    default_models: tuple[str, ...] = ()
     harnesses: tuple[str, ...] | None = None
 
 

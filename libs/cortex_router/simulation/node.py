@@ -250,7 +250,7 @@ class SimNode:
     def _leave(self, replica: SimReplica) -> None:
         replica.goes_through(Life.LEAVE)
         replica.closes(None)
-        self._count_loaded(replica)
+        self._count_loaded(replica, self._agenda.now)
         self._agenda.enter(self._agenda.now + self._fleet.unload_secs, self._gone, replica)
         self._moved(replica.name)
 
@@ -267,9 +267,9 @@ class SimNode:
             account[index] += sign * replica.share_mb
         self._devices = None
 
-    def _count_loaded(self, replica: SimReplica) -> None:
+    def _count_loaded(self, replica: SimReplica, until: float) -> None:
         if replica.loaded_at is not None:
-            secs = self._agenda.now - replica.loaded_at
+            secs = max(0.0, until - replica.loaded_at)
             self._recorder.loaded_seat_secs += secs * self._machine.seats
 
     # --- life and death
@@ -281,7 +281,7 @@ class SimNode:
         names = tuple(self._replicas)
         for replica in self._replicas.values():
             if replica.status is Status.LOADED:
-                self._count_loaded(replica)
+                self._count_loaded(replica, self._agenda.now)
         self._replicas, self._waiting, self._asked = {}, {}, {}
         self._held_mb = [0] * len(self._held_mb)
         self._promised_mb = [0] * len(self._held_mb)
@@ -295,11 +295,11 @@ class SimNode:
         self.alive = True
         self._watcher.observed(self, ())
 
-    def closes_books(self) -> None:
+    def closes_books(self, at: float) -> None:
         """Count what is loaded at the end."""
         for replica in self._replicas.values():
             if replica.status is Status.LOADED:
-                self._count_loaded(replica)
+                self._count_loaded(replica, at)
 
     # --- telling
 

@@ -12,11 +12,10 @@ from cortex_router.simulation.machines import Machine, Model
 class Request:
     """One arrival on its way. `attempt` tells an answer from one that was cut off."""
 
-    __slots__ = ("arrival", "attempt", "first_token_at", "node", "previous", "route", "seated_at")
+    __slots__ = ("arrival", "attempt", "first_token_at", "node", "route", "seated_at")
 
-    def __init__(self, arrival: Arrival, previous: str | None) -> None:
+    def __init__(self, arrival: Arrival) -> None:
         self.arrival = arrival
-        self.previous = previous
         self.attempt = 0
         self.node: str | None = None
         self.seated_at = 0.0

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum, auto
 from typing import Any
 
 #: A model loaded again on the same node so soon after it had to leave should not have left.
@@ -65,22 +66,30 @@ class Results:
         return asdict(self)
 
 
+class Why(Enum):
+    """Why a request was not answered."""
+
+    REFUSED = auto()
+    LOST = auto()
+    GAVE_UP = auto()
+
+
 class Recorder:
     """What is counted while a run goes on."""
 
     __slots__ = (
+        "_evicted_at",
+        "_last_node",
+        "_unanswered",
         "arrivals",
         "busy_seat_secs",
         "cold_starts",
-        "evicted_at",
         "evictions",
         "failed_loads",
-        "gave_up",
+        "last_at",
         "loaded_seat_secs",
         "loading_secs",
-        "lost",
         "queueing",
-        "refused",
         "share",
         "switches",
         "thrash",
@@ -89,43 +98,62 @@ class Recorder:
     )
 
     def __init__(self, nodes: Sequence[str]) -> None:
-        self.arrivals = self.refused = self.lost = self.gave_up = 0
+        self.arrivals = 0
+        self._unanswered = dict.fromkeys(Why, 0)
         self.cold_starts = self.failed_loads = self.evictions = self.thrash = 0
         self.turns = self.switches = 0
+        self.last_at = 0.0
         self.loading_secs = self.busy_seat_secs = self.loaded_seat_secs = 0.0
         self.waits, self.queueing = array("d"), array("d")
         self.share = dict.fromkeys(nodes, 0)
-        self.evicted_at: dict[tuple[str, str], float] = {}
+        self._evicted_at: dict[tuple[str, str], float] = {}
+        self._last_node: dict[str, str] = {}
+
+    def turn(self, session: str, node: str) -> None:
+        """Count a request of a conversation, and whether it went elsewhere than the one before."""
+        before = self._last_node.get(session)
+        if before is not None:
+            self.turns += 1
+            self.switches += before != node
+        self._last_node[session] = node
 
     def load_began(self, node: str, model: str, now: float) -> None:
         """Count a cold start, and whether it need not have been."""
         self.cold_starts += 1
-        left = self.evicted_at.get((node, model))
+        left = self._evicted_at.get((node, model))
         if left is not None and now - left < THRASH_SECS:
             self.thrash += 1
 
     def evicted(self, node: str, model: str, now: float) -> None:
         """Count a model that had to leave for another."""
         self.evictions += 1
-        self.evicted_at[node, model] = now
+        self._evicted_at[node, model] = now
 
-    def answered(self, node: str, wait: float, queueing: float, busy_secs: float) -> None:
+    def unanswered(self, why: Why, now: float) -> None:
+        """Count a request that nobody answered."""
+        self._unanswered[why] += 1
+        self.last_at = now
+
+    def answered(
+        self, node: str, now: float, wait: float, queueing: float, busy_secs: float
+    ) -> None:
         """Count an answer."""
+        self.last_at = now
         self.waits.append(wait)
         self.queueing.append(queueing)
         self.busy_seat_secs += busy_secs
         self.share[node] += 1
 
-    def results(self, policy: str, span_secs: float) -> Results:
+    def results(self, policy: str) -> Results:
         """Return the figures."""
         loaded = self.loaded_seat_secs
         return Results(
             policy=policy,
             arrivals=self.arrivals,
             answered=len(self.waits),
-            refused=self.refused,
-            lost=self.lost,
-            gave_up=self.gave_up,
+            refused=self._unanswered[Why.REFUSED],
+            lost=self._unanswered[Why.LOST],
+            gave_up=self._unanswered[Why.GAVE_UP],
             wait=Spread.of(self.waits),
             queueing=Spread.of(self.queueing),
             cold_starts=self.cold_starts,
@@ -138,7 +166,7 @@ class Recorder:
             turns=self.turns,
             switches=self.switches,
             share=self.share,
-            span_secs=span_secs,
+            span_secs=self.last_at,
             curve=_curve(self.waits),
         )
 

@@ -31,6 +31,9 @@ def simulate(fleet: Fleet, arrivals: Iterable[Arrival], contender: Contender) ->
     gateway.nodes = nodes
     for node in nodes.values():
         gateway.observed(node, ())
+    for machine in fleet.machines:
+        for model in machine.default_models:
+            nodes[machine.name].want(model)
     for fault in fleet.faults:
         if isinstance(fault, Death):
             agenda.enter(fault.at, lambda node: node.dies(), nodes[fault.node])
@@ -39,12 +42,12 @@ def simulate(fleet: Fleet, arrivals: Iterable[Arrival], contender: Contender) ->
     for arrival in arrivals:
         _go_on(agenda, gateway, arrival.at)
         agenda.now = arrival.at
-        gateway.arrive(Request(arrival, None))
+        gateway.arrive(Request(arrival))
         gateway.settle()
     _go_on(agenda, gateway, _END)
     for node in nodes.values():
-        node.closes_books()
-    return recorder.results(contender.name, agenda.now)
+        node.closes_books(recorder.last_at)
+    return recorder.results(contender.name)
 
 
 def _go_on(agenda: Agenda, gateway: Gateway, until: float) -> None:
