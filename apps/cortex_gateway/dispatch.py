@@ -15,16 +15,17 @@ from cortex_core.wire import LoadRequest, Residency, Waiting
 from cortex_gateway.fleet import Fleet, now
 from cortex_gateway.metrics import Metrics
 from cortex_gateway.neuron_client import NeuronClient, NodeError
+from cortex_gateway.policies import policy_of
 from cortex_gateway.watching import Watcher
 from cortex_router import (
-    STRATEGIES,
     Await,
+    Decision,
     Load,
     Policy,
     Refuse,
     RouteRequest,
-    Rules,
     Serve,
+    another_copy,
     decide,
 )
 
@@ -36,6 +37,9 @@ RETRY_LOAD_SECS = 1.0
 #: A load that waits for its turn is asked for again this often, for as long as somebody wants it.
 REPEAT_INTENT_SECS = 5.0
 ANSWER_INTENT_SECS = 10.0
+#: Whether one more copy of a model is worth it is asked this often.
+SPREAD_SECS = 5.0
+RETRY_LATER_SECS = 10.0
 
 
 class Dispatcher:
@@ -44,16 +48,19 @@ class Dispatcher:
     def __init__(self, fleet: Fleet, settings: CortexSettings, metrics: Metrics) -> None:
         self._fleet = fleet
         self._settings = settings
+        self._policy = policy_of(settings)
         self._metrics = metrics
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[float]] = {}
         self._intents: dict[str, asyncio.Event] = {}
-        self._repeating: set[asyncio.Task[None]] = set()
+        self._spread_again_at: dict[str, float] = {}
+        self._background: set[asyncio.Task[None]] = set()
         self.clients: dict[str, NeuronClient] = {}
         self.watchers: dict[str, Watcher] = {}
 
     def configure(self, settings: CortexSettings) -> None:
-        """Use other settings from now on."""
+        """Use other settings from now on. Raises ConfigError, and goes on as before."""
+        self._policy = policy_of(settings)
         self._settings = settings
 
     @property
@@ -66,15 +73,10 @@ class Dispatcher:
         """How many loads on a node an engine may outlast; 0: any number."""
         return self._settings.eviction.defrag_after_cycles
 
+    @property
     def policy(self) -> Policy:
-        """Return the operator's policy."""
-        eviction = self._settings.eviction
-        return Policy(
-            rules=Rules(
-                strategy=STRATEGIES[eviction.strategy],
-                min_residency_secs=eviction.min_residency_secs,
-            )
-        )
+        """The operator's policy."""
+        return self._policy
 
     def nudge(self, node: str) -> None:
         """Have the node looked at soon."""
@@ -92,9 +94,11 @@ class Dispatcher:
     async def acquire(self, request: RouteRequest) -> Serve:
         """Return where to send the request, once it can be. Raises the ApiError that says no."""
         await self._fleet.first_look(self._settings.observation.timeout_secs)
-        decision = decide(self._fleet.view(), request, self.policy(), now())
+        decision = decide(self._fleet.view(), request, self._policy, now())
         if isinstance(decision, Serve):
-            self._metrics.decisions.labels("serve", "loaded").inc()
+            self._metrics.decisions.labels("serve", decision.reason).inc()
+            if decision.saturated:
+                self._spread(decision.model)
             return decision
         model = self._fleet.view().resolve(request.model)
         since = now()
@@ -116,7 +120,7 @@ class Dispatcher:
         told: str | None = None
         loads = 0
         while True:
-            decision = decide(self._fleet.view(), request, self.policy(), now())
+            decision = decide(self._fleet.view(), request, self._policy, now())
             reason = _reason(decision)
             if reason != told:
                 self._metrics.decisions.labels(type(decision).__name__.lower(), reason).inc()
@@ -141,9 +145,34 @@ class Dispatcher:
             if left <= 0:
                 log.warning("request.gave_up", model=model, reason=told)
                 raise Unavailable(
-                    f"{model!r} did not become available in time ({told})", retry_after_secs=10
+                    f"{model!r} did not become available in time ({told})",
+                    retry_after_secs=retry_after_secs(decision),
                 )
             await self._fleet.changed(min(left, 1.0))
+
+    def _spread(self, model: str) -> None:
+        """Load one more copy of a model whose every replica has a queue, where there is room."""
+        loop = asyncio.get_running_loop()
+        if (
+            not self._settings.routing.replicate
+            or model in self._loads
+            or loop.time() < self._spread_again_at.get(model, 0.0)
+        ):
+            return
+        self._spread_again_at[model] = loop.time() + SPREAD_SECS
+        copy = another_copy(self._fleet.view(), model, self._policy, now())
+        if copy is None:
+            return
+
+        async def load() -> None:
+            try:
+                await self.load(copy)
+            except ApiError as error:
+                log.warning("model.not_spread", model=model, node=copy.node, error=error.message)
+
+        task = asyncio.create_task(load())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def load(self, decision: Load) -> None:
         """Carry out a Load, or join the one that is under way. Raises what stopped it for good."""
@@ -182,8 +211,8 @@ class Dispatcher:
         if answer.status == "queued" and model not in self._intents:
             self._intents[model] = asyncio.Event()
             repeating = asyncio.create_task(self._repeat(decision))
-            self._repeating.add(repeating)
-            repeating.add_done_callback(self._repeating.discard)
+            self._background.add(repeating)
+            repeating.add_done_callback(self._background.discard)
         await self.watchers[node].poll()
 
     async def _repeat(self, decision: Load) -> None:
@@ -273,6 +302,12 @@ def preflight_refusal(model: str, error: NodeError) -> ApiError:
     return ModelInfeasible(f"{model!r} cannot be loaded: {kind}", extra={"kind": kind})
 
 
+def retry_after_secs(decision: Decision) -> float:
+    """Return when to try again: when it should be up, if anybody can tell."""
+    eta = decision.eta_secs if isinstance(decision, Await) else None
+    return RETRY_LATER_SECS if eta is None else min(600.0, max(1.0, eta))
+
+
 def refusal(decision: Refuse) -> ApiError:
     """Return a Refuse as the error it is."""
     if decision.code == "model_not_found":
@@ -284,8 +319,8 @@ def refusal(decision: Refuse) -> ApiError:
 
 def _reason(decision: Serve | Await | Load | Refuse) -> str:
     match decision:
-        case Serve():
-            return "loaded"
+        case Serve(reason=reason):
+            return reason
         case Await(reason=reason):
             return reason
         case Load(evict=evict, once_idle=once_idle):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from cortex_core.settings import Catalogue, ModelEntry, NeuronEntry
-from cortex_core.wire import Discovery, Health, ModelInfo
+from cortex_core.wire import Discovery, Health, ModelInfo, Progress
 from cortex_router import (
     CatalogueChanged,
     Device,
@@ -44,6 +44,13 @@ class NodeState:
     discovery: Discovery | None = None
     health: Health = field(default_factory=Health)
     models: dict[str, ModelInfo] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Sending:
+    """A request on its way. `failed` is set once it says something about the replica."""
+
+    failed: bool | None = None
 
 
 class Fleet:
@@ -115,23 +122,21 @@ class Fleet:
     @asynccontextmanager
     async def sending(
         self, node: str, model: str, *, session: str | None = None, tokens: int = 0
-    ) -> AsyncIterator[None]:
-        """Count a request of ours to a replica for as long as it lasts."""
+    ) -> AsyncIterator["Sending"]:
+        """Count a request of ours to a replica for as long as it lasts, and how it did."""
         self._view = apply(
             self._view,
             RequestSent(node=node, model=model, at=now(), session=session, tokens=tokens),
         )
-        failed: bool | None = None
+        sending = Sending()
         try:
-            yield
-            failed = False
+            yield sending
         except UplinkError:
-            failed = True
+            sending.failed = True
             raise
         finally:
-            self._view = apply(
-                self._view, RequestEnded(node=node, model=model, at=now(), failed=failed)
-            )
+            ended = RequestEnded(node=node, model=model, at=now(), failed=sending.failed)
+            self._view = apply(self._view, ended)
             self._wake()
 
     async def changed(self, timeout_secs: float) -> bool:
@@ -177,6 +182,9 @@ def as_profile(entry: ModelEntry, learned_mb: int | None) -> Profile:
         min_devices=entry.min_devices,
         min_device_mb=entry.min_device_vram_mb,
         pinned_on=entry.pinned_on,
+        preferred_on=entry.preferred_on,
+        excluded_from=entry.excluded_from,
+        apart_from=entry.apart_from,
         priority=entry.residency_priority,
     )
 
@@ -210,6 +218,9 @@ def as_node(state: NodeState) -> Node:
                 queued=max(row.queue_depth, load.queue_depth if load else 0),
                 max_in_flight=ceiling or None,
                 last_used=row.last_used,
+                loaded_at=row.loaded_at,
+                load_secs=row.load_secs,
+                eta_secs=_eta_secs(row.progress, now()),
                 loaded_in_cycle=row.loaded_in_cycle,
                 tok_s_prefill=load.tok_s_prefill if load else None,
                 tok_s_decode=load.tok_s_decode if load else None,
@@ -225,6 +236,17 @@ def as_node(state: NodeState) -> Node:
         devices=devices,
         replicas=tuple(replicas),
     )
+
+
+def _eta_secs(progress: Progress | None, at: float) -> float | None:
+    """Return how long a load takes yet, if it goes on as it has; None where nobody can tell."""
+    if progress is None or progress.started_at is None or not progress.total_bytes:
+        return None
+    done = progress.done_bytes or 0
+    elapsed = at - progress.started_at
+    if done <= 0 or elapsed <= 0:
+        return None
+    return max(0.0, elapsed * (progress.total_bytes - done) / done)
 
 
 def now() -> float:

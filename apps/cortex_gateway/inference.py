@@ -44,7 +44,7 @@ from cortex_gateway.node_answers import (
     refused_by_node,
 )
 from cortex_gateway.responding import EventResponse
-from cortex_router import RouteRequest, Serve
+from cortex_router import RouteRequest, Serve, rough_tokens, session_key
 from cortex_uplink import (
     Answer,
     ConnectFailed,
@@ -58,6 +58,7 @@ from cortex_uplink.serving import Gate, error_answer, read_inference, request_id
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 3
+_BROKEN = frozenset({500, 502, 504})
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 
@@ -155,20 +156,24 @@ class Inference:
     ) -> None:
         """Find a replica and let `use` take its answer; replace replicas that fail before it."""
         avoid: frozenset[str] = frozenset()
+        session = session_key(request.headers, front.body)
+        tokens = rough_tokens(len(request.body))
         last: ApiError = UpstreamUnreachable("no replica could be reached")
         for _ in range(MAX_ATTEMPTS):
             began = time.perf_counter()
             try:
-                serve = await self.dispatcher.acquire(RouteRequest(model=front.model, avoid=avoid))
+                serve = await self.dispatcher.acquire(
+                    RouteRequest(model=front.model, avoid=avoid, session=session, tokens=tokens)
+                )
             except ApiError as error:
                 if avoid and error.retry_after_secs is not None:
                     raise last from error
                 raise
             outcome.waited_secs += time.perf_counter() - began
-            outcome.node, outcome.model, outcome.decision = serve.node, serve.model, "serve"
+            outcome.node, outcome.model, outcome.decision = serve.node, serve.model, serve.reason
             outcome.attempts += 1
             try:
-                await self._ask(request, front, outcome, serve, use)
+                await self._ask(request, front, outcome, serve, use, session=session, tokens=tokens)
             except NodeRefused as error:
                 if not error.replaceable:
                     raise error.error from error
@@ -197,7 +202,15 @@ class Inference:
         return not await self.dispatcher.still_claims(serve.node, serve.model)
 
     async def _ask(
-        self, request: Request, front: Front, outcome: Outcome, serve: Serve, use: Any
+        self,
+        request: Request,
+        front: Front,
+        outcome: Outcome,
+        serve: Serve,
+        use: Any,
+        *,
+        session: str | None,
+        tokens: int,
     ) -> None:
         node = self.fleet.nodes.get(serve.node)
         if node is None:
@@ -213,15 +226,20 @@ class Inference:
         began = False
         try:
             async with (
-                self.fleet.sending(serve.node, serve.model),
+                self.fleet.sending(
+                    serve.node, serve.model, session=session, tokens=tokens
+                ) as sending,
                 self.uplink.open(url, body=body, headers=headers) as answer,
             ):
                 if answer.status >= 400:  # noqa: PLR2004
                     raw = await answer.read(MAX_ERROR_BYTES)
+                    # What a client did wrong, and having no seat, say nothing about the replica.
+                    sending.failed = True if answer.status in _BROKEN else None
                     error = refused_by_node(answer.status, answer.headers, raw)
                     raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
                 began = True
                 await use(answer)
+                sending.failed = False
         except ConnectFailed as error:
             raise _unreachable(error) from error
         except FirstByteTimeout as error:

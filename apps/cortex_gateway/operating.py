@@ -11,6 +11,7 @@ from cortex_core.errors import (
     UpstreamUnreachable,
 )
 from cortex_gateway.dispatch import Dispatcher, refusal
+from cortex_gateway.explaining import explanation
 from cortex_gateway.fleet import Fleet, now
 from cortex_gateway.neuron_client import NodeError
 from cortex_router import Await, Load, Refuse, RouteRequest, Serve, decide
@@ -28,7 +29,7 @@ class Operator:
         self._known(node)
         model = self._fleet.view().resolve(name)
         request = RouteRequest(model=name, node=node)
-        policy = self._dispatcher.policy()
+        policy = self._dispatcher.policy
         decision = decide(self._fleet.view(), request, policy, now())
         if isinstance(decision, Load):
             await self._dispatcher.load(decision)
@@ -46,6 +47,12 @@ class Operator:
                 return 202, {"status": "loading", "model": model, "node": where, "reason": reason}
             case Load(node=where):
                 return 202, {"status": "loading", "model": model, "node": where}
+
+    def explain(self, name: str, node: str | None) -> dict[str, Any]:
+        """Return what would be done with a request for a model now, and why. Nothing is done."""
+        self._known(node)
+        request = RouteRequest(model=name, node=node)
+        return explanation(self._fleet.view(), request, self._dispatcher.policy, now())
 
     async def unload(self, name: str, node: str | None, drain_secs: float) -> dict[str, Any]:
         """Unload a model from `node`, or from wherever it is."""

@@ -5,6 +5,7 @@ from typing import Any
 from cortex_core import __version__
 from cortex_gateway.fleet import Fleet, NodeState, now
 from cortex_gateway.listing import entries
+from cortex_gateway.snapshot import catalogue_picture
 
 
 def health(fleet: Fleet) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def fleet_picture(fleet: Fleet, *, in_flight: int, waiting: int) -> dict[str, An
         "now": now(),
         "nodes": [node_picture(fleet.nodes[name]) for name in sorted(fleet.nodes)],
         "models": entries(fleet),
+        "catalogue": catalogue_picture(fleet.view()),
         "requests": {"in_flight": in_flight, "waiting": waiting},
     }
 
@@ -66,6 +68,7 @@ def node_picture(state: NodeState) -> dict[str, Any]:
     }
     known = {
         "last_seen": state.last_seen,
+        "load_cycles": state.health.load_cycles,
         "error": state.error,
         **(
             {"activation": a.model_dump(exclude_none=True)}

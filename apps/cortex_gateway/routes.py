@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sanic import HTTPResponse, Request, Sanic
 
 from cortex_core import __version__
-from cortex_core.errors import ModelNotFound
+from cortex_core.errors import InvalidRequest, ModelNotFound
 from cortex_core.wire import ModelId
 from cortex_gateway import listing, picture
 from cortex_gateway.fleet_events import FleetEvents
@@ -53,6 +53,7 @@ class GatewayApi:
         app.add_route(self.version, "/version")
         app.add_route(self.whole_fleet, "/fleet")
         app.add_route(self.fleet_events, "/fleet/events")
+        app.add_route(self.explain, "/fleet/explain")
         app.add_route(self.load, "/fleet/models/load", methods=["POST"])
         app.add_route(self.unload, "/fleet/models/unload", methods=["POST"])
 
@@ -114,6 +115,13 @@ class GatewayApi:
         )
         async for frame in self.events.follow(request.headers.get("last-event-id")):
             await response.send(frame)
+
+    async def explain(self, request: Request) -> HTTPResponse:
+        """`GET /fleet/explain?model=…`: what would be done with a request, and why."""
+        model = request.args.get("model")
+        if not model:
+            raise InvalidRequest("name the model: /fleet/explain?model=…", param="model")
+        return answer(self.operator.explain(model, request.args.get("node")))
 
     async def load(self, request: Request) -> HTTPResponse:
         """`POST /fleet/models/load`."""

@@ -5,12 +5,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import structlog
 import uvloop
 
 from cortex_core import __version__
 from cortex_core.loading import ConfigError
+from cortex_core.plugins import load_object
 from cortex_core.settings import Address, NeuronSettings, SwappingSettings
 from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
 from cortex_neuron.activation import Activator
@@ -25,7 +27,7 @@ from cortex_neuron.registry import Registry
 from cortex_neuron.room import Room
 from cortex_neuron.routes import NodeApi
 from cortex_neuron.workshop import NodeWorkshop
-from cortex_router import STRATEGIES, Device, Rules, Status, Swapping
+from cortex_router import STRATEGIES, Device, Rules, Status, Strategy, Swapping
 from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
 from cortex_uplink.serving import Gate, Listener, make_app
@@ -210,6 +212,14 @@ def _harnesses(settings: NeuronSettings) -> Mapping[str, Harness]:
 def _swapping(settings: SwappingSettings) -> Swapping:
     """Return the operator's choices as the router knows them."""
     rules = Rules(
-        strategy=STRATEGIES[settings.strategy], min_residency_secs=settings.min_residency_secs
+        strategy=_strategy(settings.strategy), min_residency_secs=settings.min_residency_secs
     )
     return Swapping(rules=rules, amortise=settings.amortise, linger_secs=settings.linger_secs)
+
+
+def _strategy(name: str) -> Strategy:
+    """Return an eviction strategy, built in or a user's own. Raises ConfigError."""
+    if (known := STRATEGIES.get(name)) is not None:
+        return known
+    found = load_object(name, where="swapping.strategy", methods=("tier", "price"))
+    return cast("Strategy", found)

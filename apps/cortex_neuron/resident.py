@@ -123,6 +123,8 @@ class Resident:
             queue_depth=self.admission.queue_depth,
             max_in_flight=self.admission.max_in_flight,
             last_used=self.last_used,
+            loaded_at=self.loaded_at,
+            load_secs=self.load_secs,
             loaded_in_cycle=self.loaded_in_cycle,
             progress=self.progress,
             servable=Servable(ok=False, reason="recovering") if recovering else Servable(),

@@ -51,6 +51,17 @@ def _from_here(path: Path, info: ValidationInfo) -> Path:
     return expanded if expanded.is_absolute() or base is None else (base / expanded).resolve()
 
 
+def _check_choice(text: str) -> str:
+    if ":" not in text and text not in _BUILT_IN:
+        raise ValueError(
+            f"must be one of {', '.join(_BUILT_IN)}, or an object of yours as 'package.module:Name'"
+        )
+    return text
+
+
+#: The router's own choices, by name; which of them belongs where is checked when it is used.
+_BUILT_IN = ("least_pressure", "lru", "priority", "cost")
+BuiltInOrObject = Annotated[str, AfterValidator(_check_choice)]
 ListenAddress = Annotated[str, AfterValidator(_check_address)]
 LocalPath = Annotated[Path, AfterValidator(_from_here)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -72,7 +83,7 @@ class GatewaySettings(_Table):
 class EvictionSettings(_Table):
     """`[eviction]`: who leaves when a model needs room."""
 
-    strategy: Literal["lru", "priority"] = "lru"
+    strategy: BuiltInOrObject = Field(default="lru", description="lru, priority, cost, or yours.")
     defrag_after_cycles: int = Field(default=50, ge=0, description="0 turns it off.")
     min_residency_secs: float = Field(default=0, ge=0)
 
@@ -80,8 +91,9 @@ class EvictionSettings(_Table):
 class RoutingSettings(_Table):
     """`[routing]`: how a replica is chosen."""
 
-    policy: Literal["least_pressure"] = "least_pressure"
-    affinity: Literal[False] = Field(default=False, description="Not available yet.")
+    policy: BuiltInOrObject = Field(default="least_pressure", description="Or your own object.")
+    affinity: bool = Field(default=True, description="A conversation stays where its cache is.")
+    replicate: bool = Field(default=True, description="One more copy where there is free room.")
 
 
 class TimeoutSettings(_Table):
@@ -148,7 +160,7 @@ class AdmissionSettings(_Table):
 class SwappingSettings(_Table):
     """`[swapping]`: who makes way, and when, while more models are wanted than fit."""
 
-    strategy: Literal["lru", "priority", "cost"] = "lru"
+    strategy: BuiltInOrObject = "lru"
     amortise: float = Field(
         default=1.0, ge=0, description="A model stays so many times as long as its load took."
     )
@@ -235,6 +247,9 @@ class ModelEntry(_Table):
     min_devices: int = Field(default=1, ge=1)
     min_device_vram_mb: int | None = Field(default=None, gt=0)
     pinned_on: tuple[str, ...] = ()
+    preferred_on: tuple[str, ...] = ()
+    excluded_from: tuple[str, ...] = ()
+    apart_from: tuple[ModelId, ...] = ()
     residency_priority: int | None = Field(default=None, ge=0)
     keep_alive_secs: float | None = Field(default=None, gt=0)
     capabilities: tuple[str, ...] = ()

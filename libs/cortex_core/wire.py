@@ -143,6 +143,8 @@ class ModelInfo(_Said):
     queue_depth: int = 0
     max_in_flight: int | None = None
     last_used: float | None = None
+    loaded_at: float | None = None
+    load_secs: float | None = None
     loaded_in_cycle: int | None = None
     progress: Progress | None = None
     servable: Servable = Servable()

@@ -3,7 +3,7 @@
 import typer
 
 from cortex_core.commands import EXIT_CODES, reporting
-from cortex_gateway.cli import daemon, fleet, simulate
+from cortex_gateway.cli import daemon, explain, fleet, policy, simulate
 
 app = typer.Typer(
     name="cortex",
@@ -13,10 +13,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a log wants a plain trace
 )
 config = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
+policies = typer.Typer(help="Policies of your own.", epilog=EXIT_CODES, no_args_is_help=True)
+
+
+@policies.callback()
+def _policies() -> None:
+    """Keep `check` a command of its own, though it is the only one."""
+
 
 for command in (daemon.serve, daemon.up, fleet.status, fleet.models, fleet.load, fleet.unload):
     app.command(epilog=EXIT_CODES)(reporting(command))
+app.command(epilog=EXIT_CODES)(reporting(explain.explain))
 app.command(epilog=EXIT_CODES)(reporting(simulate.simulate))
 app.command(epilog=EXIT_CODES)(reporting(daemon.version))
 config.command(epilog=EXIT_CODES)(reporting(daemon.check))
 app.add_typer(config, name="config")
+policies.command(epilog=EXIT_CODES)(reporting(policy.check))
+app.add_typer(policies, name="policy")

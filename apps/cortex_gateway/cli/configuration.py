@@ -10,6 +10,7 @@ from cortex_core.settings import (
     load_catalogue,
     load_cortex_settings,
 )
+from cortex_gateway.policies import policy_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ def load_configuration(file: Path | None, environment: Mapping[str, str]) -> Con
     absent: a cortex without it serves what its neurons have.
     """
     settings = load_cortex_settings(file, environment)
+    policy_of(settings)  # a user's own policy that cannot be used is a mistake in the configuration
     if "models_config" in settings.model_fields_set:
         return Configuration(
             file=file, settings=settings, catalogue=load_catalogue(settings.models_config)
@@ -52,9 +54,10 @@ def findings(settings: CortexSettings, catalogue: Catalogue) -> tuple[str, ...]:
         if entry.token_file is not None and not entry.token_file.is_file()
     ]
     found += [
-        f"models.{entry.id}.pinned_on: {name!r} is not among the neurons"
+        f"models.{entry.id}.{key}: {name!r} is not among the neurons"
         for entry in catalogue.models
-        for name in entry.pinned_on
+        for key in ("pinned_on", "preferred_on", "excluded_from")
+        for name in getattr(entry, key)
         if name not in nodes
     ]
     if gateway.listen == gateway.metrics_listen and not gateway.listen.endswith(":0"):
