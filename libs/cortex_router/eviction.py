@@ -156,9 +156,9 @@ class Resident:
 class Sacrifice:
     """Who leaves, the highest tier among them, and their prices together."""
 
-    leaving: tuple[Resident, ...] = ()
-    tier: int = 0
-    price: float = 0.0
+    leaving: tuple[Resident, ...]
+    tier: int
+    price: float
 
 
 def displaceable(

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from tests.bench import hops, memory, startup
+from tests.bench import hops, memory, router, startup
 from tests.bench.machine import header
 from tests.bench.reporting import Report
 from tests.demo_model import demo_model_path
@@ -27,6 +27,7 @@ class Measurement(StrEnum):
     HOPS = "hops"
     MEMORY = "memory"
     STARTUP = "startup"
+    ROUTER = "router"
 
 
 def main(
@@ -55,6 +56,8 @@ def main(
                     yield memory.measure(path, requests=requests)
                 case Measurement.STARTUP:
                     yield startup.measure(starts=starts)
+                case Measurement.ROUTER:
+                    yield router.measure()
 
     about = {**header(), "model": path.name}
     if as_json:
