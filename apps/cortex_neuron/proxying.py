@@ -63,7 +63,7 @@ class Measured:
 
 def streaming_body(front: Front) -> bytes:
     """Return the body that asks the engine for a stream with a closing usage chunk."""
-    return with_fields(front, stream=True, stream_options={"include_usage": True})
+    return with_fields(front, stream=True, stream_options={"include_usage": True}, keep_alive=None)
 
 
 async def relay(answer: Answer, measured: Measured) -> AsyncIterator[bytes]:

@@ -235,6 +235,7 @@ class Registry:
                 changed=self._changed,
             ),
             progress=Progress(phase="queued", started_at=time.time()),
+            keep_alive_secs=request.keep_alive_secs,
         )
         self._residents[request.model_id] = resident
         resident.task = asyncio.create_task(self._live(resident))

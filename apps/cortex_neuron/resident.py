@@ -43,6 +43,7 @@ class Resident:
     crashes: list[float] = field(default_factory=list)
     tok_s_prefill: float | None = None
     tok_s_decode: float | None = None
+    keep_alive_secs: float | None = None
     closed_for: str | None = None
     wanted_since: float = field(default_factory=time.time)
     heard_at: float = field(default_factory=time.time)
@@ -101,7 +102,7 @@ class Resident:
 
     def overstays(self, now: float) -> bool:
         """Tell whether it has been idle for longer than whoever loaded it wanted to keep it."""
-        keep = self.request.keep_alive_secs
+        keep = self.keep_alive_secs
         if keep is None or self.status is not Status.LOADED:
             return False
         busy = self.admission.in_flight + self.admission.queue_depth > 0

@@ -133,6 +133,8 @@ class NodeApi:
         resident, _ = self.registry.serving(front.model)
         async with self.gate.admit(), resident.admission.seat():
             resident, engine = self.registry.serving(front.model)
+            if front.keep_alive_secs is not None:
+                resident.keep_alive_secs = front.keep_alive_secs
             measured = proxying.Measured()
             try:
                 async with self.uplink.open(
@@ -170,6 +172,8 @@ class NodeApi:
         resident, _ = self.registry.serving(front.model)
         async with self.gate.admit(), resident.admission.seat():
             resident, engine = self.registry.serving(front.model)
+            if front.keep_alive_secs is not None:
+                resident.keep_alive_secs = front.keep_alive_secs
             try:
                 status, raw = await proxying.whole_answer(
                     self.uplink,
@@ -194,7 +198,8 @@ class NodeApi:
             self.metrics.prompt_tokens.labels(resident.id).inc(usage.prompt)
             self.metrics.completion_tokens.labels(resident.id).inc(usage.completion)
             if measured.first_token_secs:
-                rate = usage.prompt / measured.first_token_secs
+                # What the engine still knew it did not read again.
+                rate = (usage.prompt - (usage.cached or 0)) / measured.first_token_secs
                 resident.tok_s_prefill = _average(resident.tok_s_prefill, rate)
 
 

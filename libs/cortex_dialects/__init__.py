@@ -9,6 +9,7 @@ from cortex_dialects.completion_stream import (
     frame_of,
 )
 from cortex_dialects.front import BadFront, Front, read_front, with_fields
+from cortex_dialects.keep_alive import parse_keep_alive
 from cortex_dialects.sse import (
     MAX_FRAME_BYTES,
     FrameSplitter,
@@ -30,6 +31,7 @@ __all__ = [
     "UsageChunk",
     "frame_of",
     "json_payload",
+    "parse_keep_alive",
     "payload",
     "read_front",
     "with_fields",

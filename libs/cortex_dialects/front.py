@@ -5,6 +5,8 @@ from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
+from cortex_dialects.keep_alive import parse_keep_alive
+
 
 class BadFront(Exception):
     """The body cannot be routed; `code` and `param` say why."""
@@ -18,12 +20,16 @@ class BadFront(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """A parsed body and what matters of it. `wants_usage`: the client asked for the usage chunk."""
+    """A parsed body and what matters of it. `wants_usage`: the client asked for the usage chunk.
+
+    `keep_alive_secs` is how long the model is to stay when it is idle; None: as it was.
+    """
 
     body: dict[str, Any]
     model: str
     stream: bool
     wants_usage: bool
+    keep_alive_secs: float | None = None
 
 
 def read_front(raw: bytes) -> Front:
@@ -62,7 +68,17 @@ def read_front(raw: bytes) -> Front:
         model=model,
         stream=bool(stream),
         wants_usage=bool(stream) and bool((options or {}).get("include_usage")),
+        keep_alive_secs=_keep_alive_secs(body),
     )
+
+
+def _keep_alive_secs(body: dict[str, Any]) -> float | None:
+    if body.get("keep_alive") is None:
+        return None
+    try:
+        return parse_keep_alive(body["keep_alive"])
+    except ValueError as error:
+        raise BadFront(str(error), code="invalid_request_body", param="keep_alive") from None
 
 
 def with_fields(front: Front, **fields: Any) -> bytes:

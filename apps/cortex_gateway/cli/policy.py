@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cortex_router import Node
     from cortex_router.conformance import Case
 
+# Most fleets are well: that is where a choice is to be made.
+LIKELY = 0.7
+VERY_LIKELY = 0.9
 NOW = 1_000_000.0
 MODELS = ("a", "b", "c", "d")
 
@@ -62,7 +65,7 @@ def cases(chance: Random, count: int) -> "Iterator[Case]":
             )
             for model in MODELS[:3]
         }
-        nodes = tuple(_node(chance, f"n{number}") for number in range(chance.randint(0, 4)))
+        nodes = tuple(_node(chance, f"n{number}") for number in range(chance.randint(0, 5)))
         session = chance.choice([None, "s1", "s2"])
         request = RouteRequest(model=chance.choice(MODELS), session=session, tokens=1000)
         yield Case(fleet_view(nodes, profiles), request, NOW)
@@ -78,7 +81,7 @@ def _node(chance: Random, name: str) -> "Node":
     replicas = tuple(
         Replica(
             model=model,
-            status=chance.choice([Status.LOADED, Status.LOADED, *Status]),
+            status=Status.LOADED if chance.random() < LIKELY else chance.choice([*Status]),
             devices=(chance.randrange(len(devices)),),
             used_mb=chance.choice([None, 4, 8]),
             in_flight=chance.choice([0, 0, 1, 4]),
@@ -86,15 +89,15 @@ def _node(chance: Random, name: str) -> "Node":
             last_used=chance.choice([None, NOW - 1, NOW - 1000]),
             loaded_at=chance.choice([None, NOW - 1, NOW - 1000]),
             tok_s_decode=chance.choice([None, 10.0, 40.0]),
-            servable=chance.random() < 0.9,  # noqa: PLR2004
+            servable=chance.random() < VERY_LIKELY,
         )
         for model in MODELS
-        if chance.random() < 0.4  # noqa: PLR2004
+        if chance.random() < LIKELY
     )
     return Node(
         name=name,
-        healthy=chance.random() < 0.8,  # noqa: PLR2004
-        draining=chance.random() < 0.1,  # noqa: PLR2004
+        healthy=chance.random() < VERY_LIKELY,
+        draining=chance.random() > VERY_LIKELY,
         devices=devices,
         replicas=replicas,
     )

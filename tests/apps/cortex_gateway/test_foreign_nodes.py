@@ -113,6 +113,38 @@ def test_the_least_recently_used_makes_room(cortex: Daemon, node: FakeNeuron) ->
     ]
 
 
+def test_conversations_stay_where_they_are_and_are_shared(
+    tmp_path: Path, node: FakeNeuron, other: FakeNeuron
+) -> None:
+    """Eight at once, with one long system prompt and no key: half of them on each node."""
+    for one in (node, other):
+        one.hold("org/a")
+    system = {"role": "system", "content": "Be careful. " * 3000}
+
+    def turn(conversation: int, number: int) -> list[dict[str, str]]:
+        turns = [{"role": "user", "content": f"task {conversation}"}]
+        for answered in range(number):
+            turns += [
+                {"role": "assistant", "content": "done"},
+                {"role": "user", "content": f"go on {answered}"},
+            ]
+        return [system, *turns]
+
+    with workbench(tmp_path) as bench:
+        cortex = in_front_of(bench, node, other)
+        for number in range(3):
+            for conversation in range(8):
+                messages = turn(conversation, number)
+                assert ask(cortex, "org/a", messages=messages).status_code == 200
+
+    def conversations(of: FakeNeuron) -> list[str]:
+        return [body["messages"][1]["content"] for body in of.bodies]
+
+    here, there = conversations(node), conversations(other)
+    assert set(here).isdisjoint(there)
+    assert len(set(here)) == len(set(there)) == 4
+
+
 def test_a_burst_loads_once(cortex: Daemon, node: FakeNeuron) -> None:
     """Also when the node shows nothing until the load is done."""
     node.load_secs = 0.3

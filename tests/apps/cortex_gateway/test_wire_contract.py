@@ -35,7 +35,7 @@ MODELS: list[dict[str, Any]] = [
 ALIASES = {"gpt-4": "org/family/a"}
 HOT = "org/family/a"
 BODY_LIMIT = 1024 * 1024
-FLEET_KEYS = {"status", "version", "now", "nodes", "models", "requests"}
+FLEET_KEYS = {"status", "version", "now", "nodes", "models", "requests", "catalogue"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -678,3 +678,35 @@ def test_an_order_to_a_fleet_that_is_away_is_a_503(lonely: Daemon) -> None:
     answer = post_json(lonely, "/fleet/models/load", {"model": "org/gguf"})
 
     told(answer, 503, "service_unavailable", "api_error")
+
+
+def test_a_decision_is_explained_without_acting(scene: Scene) -> None:
+    """What would be done, every node, and nothing was asked of any of them."""
+    before = list(scene.node.asked)
+
+    hot = get(scene.cortex, "/fleet/explain?model=gpt-4").json()
+    cold = get(scene.cortex, "/fleet/explain?model=org/cold").json()
+    giant = get(scene.cortex, "/fleet/explain?model=org/giant&node=old").json()
+
+    assert hot["resolved"] == HOT
+    assert hot["decision"] == {
+        "kind": "serve",
+        "node": "old",
+        "reason": "loaded",
+        "saturated": False,
+    }
+    assert [one["kept"] for one in hot["considered"]] == [True]
+    assert cold["decision"]["kind"] == "load"
+    assert cold["decision"]["devices"] == [0]
+    assert giant["decision"]["status"] == 404
+    assert "9000 MiB" in giant["considered"][0]["detail"]
+    assert scene.node.asked == before
+
+
+@pytest.mark.parametrize("query", ["", "?model=", "?model=bare&node=nobody"])
+def test_an_explanation_of_nothing_is_a_mistake(scene: Scene, query: str) -> None:
+    """400, in the envelope."""
+    refused = scene.cortex.http.get(f"{scene.cortex.url}/fleet/explain{query}")
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["type"] == "invalid_request_error"

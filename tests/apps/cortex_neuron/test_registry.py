@@ -249,3 +249,21 @@ async def test_a_closing_node_unloads_everything_and_takes_nothing_new() -> None
     assert all(engine.ended.is_set() for engine in node.world.engines.values())
     with pytest.raises(ShuttingDown):
         await node.registry.load(load("c"))
+
+
+async def test_a_request_may_keep_a_model_longer_or_let_it_go() -> None:
+    """Whoever used it last said for how long."""
+    node = desk(sizes={"m": 4})
+    await node.registry.load(LoadRequest(model_id="m", keep_alive_secs=10))
+    resident = node.registry.residents["m"]
+    assert resident.loaded_at is not None
+
+    resident.keep_alive_secs = float("inf")
+    node.registry.unload_idle(resident.loaded_at + 1e9)
+    kept = node.status("m")
+    resident.keep_alive_secs = 0.0
+    node.registry.unload_idle(resident.loaded_at)
+    await until(lambda: node.status("m") is None)
+
+    assert kept is Status.LOADED
+    await node.registry.close(0)
