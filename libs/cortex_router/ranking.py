@@ -8,8 +8,7 @@ share evenly, a node twice as fast gets twice as many, and that also holds when 
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cortex_router.nodes import Replica
 
@@ -27,8 +26,7 @@ def rank_of(replica: Replica, load: int, conversations: int) -> Rank:
     return (0, (max(load, conversations) + 1) / power)
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(NamedTuple):
     """The nodes that know a model: those ready to serve it, by rank and name, and the others."""
 
     ready: tuple[tuple[Rank, str], ...] = ()

@@ -4,7 +4,7 @@ A conversation lives in the young generation while it is used. When the young on
 time it becomes the old one, and what was in that is forgotten: O(1), with no list to keep sorted.
 """
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
 
 from cortex_router.persistent import PersistentMap
 
@@ -12,16 +12,14 @@ GENERATION_SIZE = 8192
 GENERATION_SECS = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(NamedTuple):
     """The node that holds a conversation's cache, and how much of it, in tokens."""
 
     node: str
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """How many conversations of a model call a node home, by generation."""
 
     generation: int = 0
@@ -41,17 +39,16 @@ class Count:
         return self.young + self.old
 
 
-_Homes = PersistentMap[tuple[str, str], Home]
+_Homes: TypeAlias = PersistentMap[tuple[str, str], Home]
 
 
-@dataclass(frozen=True, slots=True)
-class Sessions:
+class Sessions(NamedTuple):
     """The homes of conversations, by model and session."""
 
     generation: int = 0
     began_at: float | None = None
-    young: _Homes = field(default_factory=PersistentMap)
-    old: _Homes = field(default_factory=PersistentMap)
+    young: _Homes = PersistentMap()
+    old: _Homes = PersistentMap()
 
     def home(self, model: str, session: str) -> Home | None:
         """Return where the conversation was last served."""
@@ -62,7 +59,7 @@ class Sessions:
     def at(self, now: float) -> "Sessions":
         """Return the memory as it is now, a generation older when it is time."""
         if self.began_at is None:
-            return replace(self, began_at=now)
+            return self._replace(began_at=now)
         if len(self.young) < GENERATION_SIZE and now - self.began_at < GENERATION_SECS:
             return self
         return Sessions(self.generation + 1, now, PersistentMap(), self.young)

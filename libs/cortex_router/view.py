@@ -2,13 +2,14 @@
 
 Nothing here is a clock or a connection: whoever observes nodes turns what they said into events,
 and so does whoever sends requests. What a change costs depends on what changed (a node's own
-replicas, one request), not on how large the fleet is.
+replicas, one request), not on how large the fleet is. What is made anew for every event is a named
+tuple: those take a third of a frozen dataclass's time to make.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from cortex_router.circuit import CLOSED, Circuit
 from cortex_router.lifecycle import ARRIVING, Status
@@ -17,25 +18,24 @@ from cortex_router.persistent import PersistentMap
 from cortex_router.ranking import Holding, Rank, rank_of
 from cortex_router.sessions import Count, Home, Sessions
 
-_NOTHING: Mapping[str, object] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 #: The memory of how often a model is asked for halves in this time.
 DEMAND_HALF_LIFE_SECS = 600.0
 _NOBODY = Holding()
 _Known = TypeVar("_Known")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One node in the view: its last word, and what we did since, by model.
 
     `generation` is that of the conversations which its ranks were last worked out with.
     """
 
     node: Node
-    sent: Mapping[str, int] = field(default_factory=dict)
-    conversations: Mapping[str, Count] = field(default_factory=dict)
-    circuits: Mapping[str, Circuit] = field(default_factory=dict)
-    ranks: Mapping[str, Rank] = field(default_factory=dict)
+    sent: Mapping[str, int] = _EMPTY
+    conversations: Mapping[str, Count] = _EMPTY
+    circuits: Mapping[str, Circuit] = _EMPTY
+    ranks: Mapping[str, Rank] = _EMPTY
     generation: int = 0
 
     def load(self, replica: Replica) -> int:
@@ -59,16 +59,15 @@ class Demand:
         return self.now(now) * 0.6931 / DEMAND_HALF_LIFE_SECS
 
 
-@dataclass(frozen=True, slots=True)
-class FleetView:
+class FleetView(NamedTuple):
     """Everything a decision may look at. Made from nothing and `apply`, or by `fleet_view`."""
 
-    entries: PersistentMap[str, Entry] = field(default_factory=PersistentMap)
-    holdings: PersistentMap[str, Holding] = field(default_factory=PersistentMap)
-    profiles: Mapping[str, Profile] = field(default_factory=lambda: MappingProxyType({}))
-    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    sessions: Sessions = field(default_factory=Sessions)
-    demand: PersistentMap[str, Demand] = field(default_factory=PersistentMap)
+    entries: PersistentMap[str, Entry] = PersistentMap()
+    holdings: PersistentMap[str, Holding] = PersistentMap()
+    profiles: Mapping[str, Profile] = _EMPTY
+    aliases: Mapping[str, str] = _EMPTY
+    sessions: Sessions = Sessions()
+    demand: PersistentMap[str, Demand] = PersistentMap()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -198,8 +197,7 @@ def apply(view: FleetView, event: Event) -> FleetView:
             bare = _observed(view, replace(entry.node, replicas=()))
             return _with(bare, entries=bare.entries.without(name))
         case CatalogueChanged(profiles, aliases):
-            return replace(
-                view,
+            return view._replace(
                 profiles=MappingProxyType(dict(profiles)),
                 aliases=MappingProxyType(dict(aliases)),
             )
