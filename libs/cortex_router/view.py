@@ -2,12 +2,12 @@
 
 Nothing here is a clock or a connection: whoever observes nodes turns what they said into events,
 and so does whoever sends requests. What a change costs depends on what changed (a node's own
-replicas, one request), not on how large the fleet is. What is made anew for every event is a named
-tuple: those take a third of a frozen dataclass's time to make.
+replicas, one request), not on how large the fleet is. What is made anew for every event, within
+the view, is a named tuple: those take a third of a frozen dataclass's time to make.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -59,15 +59,16 @@ class Demand:
         return self.now(now) * 0.6931 / DEMAND_HALF_LIFE_SECS
 
 
-class FleetView(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FleetView:
     """Everything a decision may look at. Made from nothing and `apply`, or by `fleet_view`."""
 
-    entries: PersistentMap[str, Entry] = PersistentMap()
-    holdings: PersistentMap[str, Holding] = PersistentMap()
-    profiles: Mapping[str, Profile] = _EMPTY
-    aliases: Mapping[str, str] = _EMPTY
-    sessions: Sessions = Sessions()
-    demand: PersistentMap[str, Demand] = PersistentMap()
+    entries: PersistentMap[str, Entry] = field(default_factory=PersistentMap)
+    holdings: PersistentMap[str, Holding] = field(default_factory=PersistentMap)
+    profiles: Mapping[str, Profile] = field(default_factory=lambda: _EMPTY)
+    aliases: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    sessions: Sessions = field(default_factory=Sessions)
+    demand: PersistentMap[str, Demand] = field(default_factory=PersistentMap)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -197,7 +198,8 @@ def apply(view: FleetView, event: Event) -> FleetView:
             bare = _observed(view, replace(entry.node, replicas=()))
             return _with(bare, entries=bare.entries.without(name))
         case CatalogueChanged(profiles, aliases):
-            return view._replace(
+            return replace(
+                view,
                 profiles=MappingProxyType(dict(profiles)),
                 aliases=MappingProxyType(dict(aliases)),
             )
