@@ -133,7 +133,8 @@ class Dispatcher:
                 case Load():
                     await self.load(decision)
                     loads += 1
-                    deadline = give_up_loading
+                    # Who has to leave is in use: a node that queues nothing may refuse for ever.
+                    deadline = give_up_holding if decision.once_idle else give_up_loading
                     if loads == 1:
                         continue
                 case Await():

@@ -41,7 +41,8 @@ def simulate(  # noqa: PLR0913, PLR0917  # as many arguments as flags
         typer.Option(
             "--policy",
             metavar="NAME",
-            help="fcfs, random, lru, priority or cost; again for another column. Default: lru.",
+            help="fcfs, random, lru, priority, cost, or your own as module:Object; "
+            "again for another column. Default: lru.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="What is drawn: the same seed, the same figures.")] = 1,
@@ -56,12 +57,12 @@ def simulate(  # noqa: PLR0913, PLR0917  # as many arguments as flags
     """Let a made-up or recorded day meet a fleet in simulated time, policy by policy."""
     if (trace is None) == (workload is None):
         raise Failure("name what arrives: either --trace or --workload", Exit.USAGE)
-    contenders = [_contender(name, seed) for name in policy or ["lru"]]
     from cortex_core.loading import ConfigError
     from cortex_router import simulation
 
     draw = None if plot is None else _plotter()
     try:
+        contenders = [_contender(name, seed) for name in policy or ["lru"]]
         machines = _fleet(fleet, models)
         results = [
             simulation.simulate(machines, _arrivals(machines, trace, workload, seed, requests), one)
@@ -81,8 +82,11 @@ def simulate(  # noqa: PLR0913, PLR0917  # as many arguments as flags
 
 
 def _contender(name: str, seed: int) -> "Contender":
-    from cortex_router import simulation
+    from cortex_gateway.policies import with_object
+    from cortex_router import Policy, simulation
 
+    if ":" in name:
+        return simulation.of_policy(name, with_object(Policy(), name, where="--policy"))
     try:
         return simulation.contender(name, seed)
     except KeyError:
