@@ -11,11 +11,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tests.bench import hops, memory, router, startup
+from tests.bench import hops, memory, router, simulation, startup
 from tests.bench.machine import header
 from tests.bench.reporting import Report
 from tests.demo_model import demo_model_path
@@ -28,6 +29,7 @@ class Measurement(StrEnum):
     MEMORY = "memory"
     STARTUP = "startup"
     ROUTER = "router"
+    SIMULATION = "simulation"
 
 
 def main(
@@ -40,6 +42,9 @@ def main(
     ] = "",
     requests: Annotated[int, typer.Option(min=1, help="memory: requests in between.")] = 50,
     starts: Annotated[int, typer.Option(min=1, help="startup: how often `cortex up`.")] = 3,
+    simulated: Annotated[
+        int, typer.Option(min=0, help="simulation: requests over 1,000 nodes; 0: only the growth.")
+    ] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Measure what Cortex costs on this machine."""
@@ -49,15 +54,15 @@ def main(
         for one in measurements or list(Measurement):
             match one:
                 case Measurement.HOPS:
-                    for number in threads.split(","):
-                        options = {"threads": int(number)} if number else {}
-                        yield hops.measure(path, rounds=rounds, tokens=tokens, options=options)
+                    yield from _hops(path, rounds, tokens, threads)
                 case Measurement.MEMORY:
                     yield memory.measure(path, requests=requests)
                 case Measurement.STARTUP:
                     yield startup.measure(starts=starts)
                 case Measurement.ROUTER:
                     yield router.measure()
+                case Measurement.SIMULATION:
+                    yield simulation.measure(requests=simulated)
 
     about = {**header(), "model": path.name}
     if as_json:
@@ -66,6 +71,12 @@ def main(
     print("\n".join(f"{name:9} {value}" for name, value in about.items()), flush=True)
     for one in reports():
         print(f"\n{one.text()}", flush=True)
+
+
+def _hops(path: Path, rounds: int, tokens: int, threads: str) -> Iterator[Report]:
+    for number in threads.split(","):
+        options = {"threads": int(number)} if number else {}
+        yield hops.measure(path, rounds=rounds, tokens=tokens, options=options)
 
 
 # Asked to end, end the daemons too.

@@ -41,6 +41,28 @@ def test_policies_stand_side_by_side() -> None:
     assert "BAAI/bge-m3 has no vram_mb and is left out" in err
 
 
+def test_a_policy_of_ones_own_is_a_column_too() -> None:
+    """Named as in the configuration; here one that does as the built-in does."""
+    own = "cortex_router.eviction:Cost"
+    code, out, _ = run(
+        *GIVEN,
+        "--workload",
+        WORKLOAD,
+        "--requests",
+        "50",
+        "--policy",
+        own,
+        "--policy",
+        "cost",
+        "--json",
+    )
+    mine, theirs = json.loads(out)["policies"]
+
+    assert code == 0
+    assert (mine.pop("policy"), theirs.pop("policy")) == (own, "cost")
+    assert mine == theirs
+
+
 def test_json_has_every_figure() -> None:
     """For scripts: the same run, nothing else on stdout."""
     code, out, _ = run(*GIVEN, "--workload", WORKLOAD, "--requests", "50", "--json")
@@ -107,6 +129,7 @@ def test_without_matplotlib_a_sentence_says_what_to_install(
         (GIVEN, "either --trace or --workload"),
         ((*GIVEN, "--workload", WORKLOAD, "--trace", WORKLOAD), "either --trace or --workload"),
         ((*GIVEN, "--workload", WORKLOAD, "--policy", "lruu"), "there are fcfs, random, lru"),
+        ((*GIVEN, "--workload", WORKLOAD, "--policy", "no.such:Thing"), "--policy"),
         ((*GIVEN, "--trace", WORKLOAD), "line 1: not a request"),
         ((*GIVEN, "--trace", "/nowhere"), "/nowhere: cannot be read"),
         (("--fleet", WORKLOAD, "--models", MODELS, "--workload", WORKLOAD), "unknown key"),

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from cortex_router import Profile
+from cortex_router.affinity import session_key
 from cortex_router.simulation import (
     Arrival,
     Contender,
@@ -16,6 +17,7 @@ from cortex_router.simulation import (
     simulate,
 )
 
+SYSTEM_PROMPT = "You are a careful engineer. " * 1_463  # 40 kB
 SYSTEM_TOKENS = 10_000
 SESSIONS, TURNS = 24, 6
 
@@ -60,6 +62,17 @@ def run(what: Fleet, *arrivals: Arrival, contender: Contender | None = None) -> 
     return simulate(what, arrivals, contender or Contender(name="default"))
 
 
+def body(session: int, number: int) -> dict[str, object]:
+    """Return what a client without a key sends: all of the conversation so far."""
+    said = [{"role": "user", "content": f"task {session}"}]
+    for turn in range(number):
+        said += [
+            {"role": "assistant", "content": f"answer {turn}"},
+            {"role": "user", "content": f"and then {turn}"},
+        ]
+    return {"model": "m", "messages": [{"role": "system", "content": SYSTEM_PROMPT}, *said]}
+
+
 def agents(concurrency: int, *, in_turns: bool, seed: int) -> list[Arrival]:
     """Return 24 conversations of 6 turns which begin with the same 10,000 tokens (40 kB).
 
@@ -74,7 +87,7 @@ def agents(concurrency: int, *, in_turns: bool, seed: int) -> list[Arrival]:
             model="m",
             prompt_tokens=SYSTEM_TOKENS + 600 * (number + 1),
             completion_tokens=draw.randrange(50, 150),
-            session=f"s{session}",
+            session=session_key({}, body(session, number)),
             shared_tokens=SYSTEM_TOKENS,
             then=then,
         )
