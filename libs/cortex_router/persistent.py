@@ -18,7 +18,6 @@ _MAX_DEPTH = 12
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
-_EMPTY: dict[Any, Any] = {}
 _MISSING: Any = object()
 
 
@@ -28,11 +27,13 @@ class PersistentMap(Generic[_K, _V]):
     __slots__ = ("_root", "_size")
 
     def __init__(self, entries: Mapping[_K, _V] | None = None) -> None:
-        self._root: Any = _EMPTY
+        self._root: Any = {}
         self._size = 0
-        for key, value in (entries or {}).items():
-            self._root, more = _with(self._root, key, value)
-            self._size += more
+        if entries:
+            filled = PersistentMap[_K, _V]()
+            for key, value in entries.items():
+                filled = filled.set(key, value)
+            self._root, self._size = filled._root, filled._size  # noqa: SLF001  # its own kind
 
     def __len__(self) -> int:
         return self._size
@@ -74,8 +75,25 @@ class PersistentMap(Generic[_K, _V]):
 
     def set(self, key: _K, value: _V) -> "PersistentMap[_K, _V]":
         """Return this map with `key` set."""
-        root, more = _with(self._root, key, value)
-        return _made(root, self._size + more)
+        # On the path of every event, so without calls.
+        above: list[tuple[tuple[Any, ...], int]] = []
+        part, bits = self._root, hash(key)
+        while part.__class__ is tuple:
+            at = bits & _MASK
+            above.append((part, at))
+            part = part[at]
+            bits >>= _BITS
+        made = part.copy()
+        made[key] = value
+        size = len(made)
+        grown = size - len(part)
+        if size > _LEAF_SIZE and len(above) < _MAX_DEPTH:
+            made = _split(made, len(above))
+        for branch, at in reversed(above):
+            copy = list(branch)
+            copy[at] = made
+            made = tuple(copy)
+        return _made(made, self._size + grown)
 
     def without(self, key: _K) -> "PersistentMap[_K, _V]":
         """Return this map without `key`."""
@@ -90,27 +108,7 @@ def _made(root: Any, size: int) -> PersistentMap[Any, Any]:
     return made
 
 
-def _with(root: Any, key: Any, value: Any) -> tuple[Any, bool]:
-    """Return the trie with `key` set, and whether it is new there."""
-    above: list[tuple[Any, ...]] = []
-    part, bits = root, hash(key)
-    while part.__class__ is tuple:
-        above.append(part)
-        part = part[bits & _MASK]
-        bits >>= _BITS
-    made, bits = _leaf_with(part, len(above), key, value), hash(key)
-    for depth in range(len(above) - 1, -1, -1):
-        branch = list(above[depth])
-        branch[(bits >> (_BITS * depth)) & _MASK] = made
-        made = tuple(branch)
-    return made, key not in part
-
-
-def _leaf_with(part: dict[Any, Any], depth: int, key: Any, value: Any) -> Any:
-    leaf = part.copy()
-    leaf[key] = value
-    if len(leaf) <= _LEAF_SIZE or depth == _MAX_DEPTH:
-        return leaf
+def _split(leaf: dict[Any, Any], depth: int) -> tuple[dict[Any, Any], ...]:
     children: list[dict[Any, Any]] = [{} for _ in range(_FAN)]
     for one, held in leaf.items():
         children[(hash(one) >> (_BITS * depth)) & _MASK][one] = held

@@ -244,14 +244,13 @@ def _observed(view: FleetView, node: Node) -> FleetView:
     before = view.entries.get(node.name) or Entry(Node(name=node.name))
     old, new, usable = before.node.by_model, node.by_model, node.usable
     generation = view.sessions.generation
+    left = [] if old.keys() == new.keys() else [model for model in old if model not in new]
     # What is as it was keeps its place, unless the node's state or time has changed what it means.
-    alike = usable == before.node.usable and generation == before.generation
-    left = [model for model in old if model not in new]
-    changed = [*left]
-    for model, replica in new.items():
-        was = old.get(model) if alike else None
-        if was is not replica and was != replica:
-            changed.append(model)
+    if usable == before.node.usable and generation == before.generation:
+        changed = [m for m, r in new.items() if (was := old.get(m)) is not r and was != r]
+    else:
+        changed = list(new)
+    changed += left
     ranks = {**before.ranks}
     entry = Entry(
         node,

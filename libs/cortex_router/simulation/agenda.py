@@ -20,9 +20,10 @@ class Agenda:
         self._count += 1
         heappush(self._heap, (at, self._count, action, subject))
 
-    def next_before(self, at: float) -> tuple[Callable[[Any], None], Any] | None:
-        """Go on to the next action no later than `at` and return it; None when there is none."""
-        if not self._heap or self._heap[0][0] > at:
-            return None
-        self.now, _, action, subject = heappop(self._heap)
-        return action, subject
+    def go_on(self, until: float, after_each: Callable[[], None]) -> None:
+        """Let everything happen that is entered for no later than `until`."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action, subject = heappop(heap)
+            action(subject)
+            after_each()

@@ -68,11 +68,11 @@ class Gateway:
 
     # --- what nodes say
 
-    def observed(self, node: SimNode, moved: Sequence[str]) -> None:
-        """Take in how a node is, and the models that took a step in their lives."""
+    def observed(self, node: SimNode, moved: Sequence[str] | None) -> None:
+        """Take in how a node is, and the models that took a step; None when only numbers moved."""
         event = NodeObserved(node.picture()) if node.alive else NodeLost(node.name)
         self.view = apply(self.view, event)
-        if moved or node.name not in self.nodes:
+        if moved is not None:
             self._stir(moved)
 
     def answered(self, request: Request, first_token_at: float) -> None:

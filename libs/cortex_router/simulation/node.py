@@ -25,8 +25,8 @@ FAILED_ROW_SECS = 30.0
 class Watcher(Protocol):
     """Who is told."""
 
-    def observed(self, node: "SimNode", moved: Sequence[str]) -> None:
-        """Take in how a node is, and the models that took a step in their lives."""
+    def observed(self, node: "SimNode", moved: Sequence[str] | None) -> None:
+        """Take in how a node is, and the models that took a step; None when only numbers moved."""
 
     def answered(self, request: Request, first_token_at: float) -> None:
         """Take in that an answer is complete."""
@@ -315,7 +315,7 @@ class SimNode:
         now, at = self._agenda.now, self._told_at + TELL_SECS
         if now >= at:
             self._told_at = now
-            self._watcher.observed(self, ())
+            self._watcher.observed(self, None)
         else:
             self._will_tell = True
             self._agenda.enter(at, self._tell, None)
@@ -324,7 +324,7 @@ class SimNode:
         self._will_tell = False
         self._told_at = self._agenda.now
         if self.alive:
-            self._watcher.observed(self, ())
+            self._watcher.observed(self, None)
 
     def _rooms(self) -> tuple[Device, ...]:
         if self._devices is None:

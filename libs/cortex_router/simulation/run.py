@@ -40,18 +40,11 @@ def simulate(fleet: Fleet, arrivals: Iterable[Arrival], contender: Contender) ->
             if fault.back_at is not None:
                 agenda.enter(fault.back_at, lambda node: node.comes_back(), nodes[fault.node])
     for arrival in arrivals:
-        _go_on(agenda, gateway, arrival.at)
+        agenda.go_on(arrival.at, gateway.settle)
         agenda.now = arrival.at
         gateway.arrive(Request(arrival))
         gateway.settle()
-    _go_on(agenda, gateway, _END)
+    agenda.go_on(_END, gateway.settle)
     for node in nodes.values():
         node.closes_books(recorder.last_at)
     return recorder.results(contender.name)
-
-
-def _go_on(agenda: Agenda, gateway: Gateway, until: float) -> None:
-    while (event := agenda.next_before(until)) is not None:
-        action, subject = event
-        action(subject)
-        gateway.settle()
