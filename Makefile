@@ -7,7 +7,7 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint types check fmt bench nix-check lock clean
+.PHONY: help setup run test lint types check fmt bench soak nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ fmt: setup ## Format the code and mend what can be mended
 
 bench: setup ## Measure (options: ARGS="...")
 	.venv/bin/python -m tests.bench $(ARGS)
+
+soak: setup ## Drive a node's scheduling through a million random events (options: ARGS="...")
+	.venv/bin/python -m tests.soak $(ARGS)
 
 nix-check: ## Check the flake, the modules and the units
 	@if [ -x checks/nix-check ]; then exec checks/nix-check; else echo "nix checks arrive with the flake"; fi
