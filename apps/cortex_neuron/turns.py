@@ -16,7 +16,7 @@ import structlog
 from cortex_core.errors import ApiError, Unavailable
 from cortex_neuron.resident import Resident
 from cortex_neuron.room import Room
-from cortex_router import Close, Demand, Hold, Start, Status, Swapping, next_swaps
+from cortex_router import Close, Demand, Hold, Reopen, Start, Status, Swapping, next_swaps
 
 log = structlog.get_logger()
 
@@ -134,6 +134,10 @@ class Turns:
                 case Close(model, wanted_by):
                     log.info("model.closing", model=model, wanted_by=wanted_by)
                     self._residents[model].close_for(wanted_by)
+                    self._moved()
+                case Reopen(model):
+                    log.info("model.reopened", model=model)
+                    self._residents[model].reopen()
                     self._moved()
                 case Hold(model, until, reason):
                     pending[model].until, pending[model].reason = until, reason

@@ -8,6 +8,7 @@ keeps nothing else in mind. Demands are looked at in order of their oldest reque
    model has served its time when it has been there `amortise` times as long as its load took (its
    quantum), or when nobody has used it for `linger_secs`;
 3. those of them in use are closed: they take no new requests, end those they have, and leave;
+   should nobody count on their place any more, they are opened again;
 4. until enough have served their time, the demand holds. What it is waiting for stays its own:
    younger demands get only what it leaves over;
 5. one that could not even have its turn if everybody who may leave did holds nobody up.
@@ -17,14 +18,14 @@ used, and two models cannot evict each other request by request: a model that is
 least `amortise` times as long as its load took.
 
 The bound. Q is the longest quantum; D the longest that a closed model takes to end the requests it
-has; U the longest unload; L the longest load; n the number of other models with an older demand.
-Then a demand that can have its turn here is loaded within (n + 1) (Q + D + 2 (U + L)), as long as
-loads succeed. Consider the oldest. From now on nobody else is promised anything that it plans on,
-so what can still come into its way is on its way already, and is loaded within U + L. Within Q
-after that, everybody in its way has served its time and is closed; within D they are idle, and
-within U + L they are gone and it is loaded. Then the next is the oldest: it waits for one such turn
-for every older demand, and for its own. Younger ones never get before it, since the oldest request
-of a demand only gets older.
+has; U the longest unload; L the longest load; n the number of other models with an older demand (a
+closed model's own demand is younger than the one it makes way for). Then a demand that can have its
+turn here is loaded within (n + 1) (Q + D + 2 (U + L)), as long as loads succeed. Consider the
+oldest. From now on nobody else is promised anything that it plans on, so what can still come into
+its way is on its way already, and is loaded within U + L. Within Q after that, everybody in its way
+has served its time and is closed; within D they are idle, and within U + L they are gone and it is
+loaded. Then the next is the oldest: it waits for one such turn for every older demand, and for its
+own. Younger ones never get before it, since a demand that waits only gets older.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,13 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopen:
+    """Let a closed model take requests again: nobody counts on its place any more."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """The demand waits; look again at `until` at the latest, None: at the next event."""
 
@@ -82,7 +90,8 @@ class Hold:
     reason: str
 
 
-SwapStep: TypeAlias = Start | Close | Hold
+SwapStep: TypeAlias = Start | Close | Reopen | Hold
+_NOBODY: frozenset[str] = frozenset()
 _NONE_CLOSED: Mapping[str, str] = MappingProxyType({})
 #: On the way in: a model that will be there, and then serves its time like any other.
 _COMING = frozenset({Status.LOADING, Status.RECOVERING})
@@ -100,18 +109,26 @@ def next_swaps(
 ) -> tuple[SwapStep, ...]:
     """Return what to do now, in order.
 
-    `closed` maps models told to close to whom they make way; the caller opens them again when that
-    one has ceased to wait. `wanted` tells how often a model was asked for lately, per second.
+    `closed` maps models that were told to close to whom they make way. `wanted` tells how often a
+    model was asked for lately, per second.
     """
     steps: list[SwapStep] = []
     view = _View(node, frozenset(), frozenset(closed))
-    for demand in sorted(demands, key=lambda one: (one.since, one.profile.id)):
+    for demand in _in_order(demands, closed):
+        if view.is_needlessly_closed(model := demand.profile.id):
+            view = replace(view, spoken_for=view.spoken_for | {model})
+            continue  # it is opened again, and serves those who wait for it
         turn = _Turn(view, demand, profiles, swapping, now, wanted)
         taken, fit = turn.decide()
         steps.extend(taken)
         if fit is not None:
             view = view.promised(demand.profile, fit)
-    return tuple(steps)
+    needless = [
+        Reopen(replica.model)
+        for replica in sorted(view.node.replicas, key=lambda one: one.model)
+        if replica.status is Status.LOADED and replica.model in closed
+    ]
+    return (*needless, *steps)
 
 
 def quantum_secs(replica: Replica, profile: Profile, swapping: Swapping) -> float:
@@ -126,6 +143,21 @@ def wait_bound_secs(
     return (older + 1) * (quantum_secs + drain_secs + 2 * (unload_secs + load_secs))
 
 
+def _in_order(demands: Sequence[Demand], closed: Mapping[str, str]) -> list[Demand]:
+    """Return the oldest first; one whose model was told to make way comes after the other.
+
+    Else the two would wait for each other, should the clock or a late word make it the older one.
+    """
+    keys = {demand.profile.id: (demand.since, demand.profile.id, False) for demand in demands}
+
+    def key(demand: Demand) -> tuple[float, str, bool]:
+        model = demand.profile.id
+        since, other, _ = keys.get(closed.get(model, ""), (demand.since, "", False))
+        return max(keys[model], (since, other, True))
+
+    return sorted(demands, key=key)
+
+
 @dataclass(frozen=True, slots=True)
 class _View:
     """A node as one demand may see it: `spoken_for` are replicas that older ones count on."""
@@ -133,6 +165,12 @@ class _View:
     node: Node
     spoken_for: frozenset[str]
     closed: frozenset[str]
+
+    def is_needlessly_closed(self, model: str) -> bool:
+        """Tell whether a closed model is there and nobody counts on its place."""
+        held = self.node.holds(model)
+        loaded = held is not None and held.status is Status.LOADED
+        return loaded and model in self.closed and model not in self.spoken_for
 
     def when_gone(self) -> Node:
         """Return the node once those that are leaving have left."""
@@ -218,6 +256,8 @@ class _Turn:
     ) -> None:
         self._view, self._profile, self._now = view, demand.profile, now
         self._profiles, self._swapping, self._wanted = profiles, swapping, wanted
+        # How long it stays is reckoned here, where it can be told until when.
+        self._rules = replace(swapping.rules, min_residency_secs=0.0)
         self._settled = view.when_gone()
         mine = [r for r in view.node.replicas if r.model not in view.spoken_for]
         self._coming = frozenset(r.model for r in mine if r.status in _COMING)
@@ -233,48 +273,56 @@ class _Turn:
             return self._place_now()
         if held.status is Status.UNLOADING or model in self._view.closed:
             # It comes back as soon as it has left, so its next place is its own from now on.
-            fit = self._place(frozenset(self._served_at), self._settled)
+            fit = self._in_the_end()
             return [Hold(model, None, "leaving")], fit if isinstance(fit, Fit) else None
         return [Hold(model, None, held.status.value)], None
 
     def _place_now(self) -> tuple[list[SwapStep], Fit | None]:
-        model = self._profile.id
-        served = frozenset(m for m, at in self._served_at.items() if at <= self._now)
-        closed = self._view.closed & served
-        fit = self._place(frozenset(), self._view.node)
-        if isinstance(fit, Fit):
+        model, now, settled = self._profile.id, self._view.node, self._settled
+        served = self._served_by(self._now)
+        if isinstance(self._place(served, settled), NoFit):
+            return self._wait_for_time()
+        if isinstance(fit := self._place(_NOBODY, now), Fit):
             return [Start(model, fit.devices)], fit
-        fit = self._place(frozenset(), self._settled)
-        if isinstance(fit, Fit):
+        if settled is not now and isinstance(fit := self._place(_NOBODY, settled), Fit):
             return [Hold(model, None, "unloading")], fit
-        fit = self._place(served & self._idle, self._view.node)
-        if isinstance(fit, Fit):
-            return [Start(model, fit.devices, fit.evict)], fit
-        for candidates in (closed, closed | (served & self._idle), served):
-            fit = self._place(candidates, self._settled)
-            if isinstance(fit, Fit):
+        idle = served & self._idle
+        if isinstance(fit := self._place(idle, now), Fit):
+            # One that came after `now`, as the clock was set back, is in `once_idle`.
+            return [Start(model, fit.devices, (*fit.evict, *fit.once_idle))], fit
+        closed = self._view.closed & served
+        for candidates in (closed, closed | idle, served):
+            if isinstance(fit := self._place(candidates, settled), Fit):
                 closing = [Close(one, model) for one in fit.victims if one not in closed]
                 return [*closing, Hold(model, None, "draining")], fit
-        return self._wait_for_time()
+        raise AssertionError("unreachable: the last of them was found to do")
 
     def _wait_for_time(self) -> tuple[list[SwapStep], Fit | None]:
         """Return when enough residents will have served their time, or that they never will."""
         model = self._profile.id
+        last = self._in_the_end()
+        if isinstance(last, NoFit):
+            return [Hold(model, None, last.reason)], None
         for at in sorted({at for at in self._served_at.values() if at > self._now}):
-            in_time = frozenset(m for m, served in self._served_at.items() if served <= at)
-            fit = self._place(in_time, self._settled)
-            if isinstance(fit, Fit):
+            if isinstance(fit := self._place(self._served_by(at), self._settled), Fit):
                 return [Hold(model, at, "serving_its_time")], fit
+        return [Hold(model, None, "loading")], last
+
+    def _in_the_end(self) -> Placement:
+        """Return how the model fits once everybody who is here or coming has served its time."""
+        here = self._place(frozenset(self._served_at), self._settled)
+        if isinstance(here, Fit) or not self._coming:
+            return here
         come = tuple(
             replace(replica, status=Status.LOADED) if replica.model in self._coming else replica
             for replica in self._settled.replicas
         )
-        last = self._place(
+        return self._place(
             frozenset(self._served_at) | self._coming, replace(self._settled, replicas=come)
         )
-        if isinstance(last, NoFit):
-            return [Hold(model, None, last.reason)], None
-        return [Hold(model, None, "loading")], last
+
+    def _served_by(self, at: float) -> frozenset[str]:
+        return frozenset(model for model, served in self._served_at.items() if served <= at)
 
     def _time_served(self, replica: Replica) -> float:
         """Return when a resident has served its time, as things are."""
@@ -301,7 +349,7 @@ class _Turn:
             replace(node, replicas=replicas),
             self._profile,
             self._profiles,
-            replace(self._swapping.rules, min_residency_secs=0.0),
+            self._rules,
             self._now,
             once_idle=True,
             wanted=self._wanted,

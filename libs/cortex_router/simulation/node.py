@@ -14,7 +14,7 @@ from cortex_router.simulation.agenda import Agenda
 from cortex_router.simulation.machines import BadLoad, Fleet, Machine, Model
 from cortex_router.simulation.replica import Request, SimReplica
 from cortex_router.simulation.results import Recorder
-from cortex_router.swapping import Close, Demand, Hold, Start, Swapping, next_swaps
+from cortex_router.swapping import Close, Demand, Hold, Reopen, Start, Swapping, next_swaps
 from cortex_router.view import Demand as Asked
 
 TELL_SECS = 0.1
@@ -160,6 +160,9 @@ class SimNode:
                     self._start(step)
                 case Close(model, wanted_by):
                     self._replicas[model].closes(wanted_by)
+                    self._moved(model)
+                case Reopen(model):
+                    self._replicas[model].closes(None)
                     self._moved(model)
                 case Hold(until=until):
                     if until is not None and (self._look_at is None or until < self._look_at):
