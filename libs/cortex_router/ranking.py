@@ -20,7 +20,8 @@ def rank_of(replica: Replica, load: int, conversations: int) -> Rank:
 
     `load` is who is served or waits there now, `conversations` who calls it home.
     """
-    seats, power = replica.seats, replica.seats * replica.decode_tok_s
+    seats = replica.seats
+    power = seats * replica.decode_tok_s
     if load >= seats:
         return (1, (load + 1 - seats) / power)
     return (0, (max(load, conversations) + 1) / power)

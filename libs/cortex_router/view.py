@@ -40,7 +40,8 @@ class Entry(NamedTuple):
 
     def load(self, replica: Replica) -> int:
         """Return who is served or waits: what the node says, or what we sent, if that is more."""
-        return max(replica.in_flight + replica.queued, self.sent.get(replica.model, 0))
+        told, sent = replica.in_flight + replica.queued, self.sent.get(replica.model, 0)
+        return max(told, sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +292,11 @@ def _arriving(replica: Replica) -> bool:
 
 
 def _rank(entry: Entry, replica: Replica, generation: int) -> Rank:
-    count = entry.conversations.get(replica.model)
-    return rank_of(replica, entry.load(replica), count.at(generation).total if count else 0)
+    if (count := entry.conversations.get(replica.model)) is None:
+        return rank_of(replica, entry.load(replica), 0)
+    if count.generation != generation:
+        count = count.at(generation)
+    return rank_of(replica, entry.load(replica), count.young + count.old)
 
 
 def _sent(view: FleetView, event: RequestSent) -> FleetView:

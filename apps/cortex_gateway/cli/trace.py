@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +20,7 @@ def read_trace(lines: Iterable[str], where: str) -> list[Arrival]:
     `session` optional.
     """
     found = sorted(_arrivals(lines, where), key=lambda arrival: arrival.at)
-    return [replace(one, at=one.at - found[0].at) for one in found]
+    return [one._replace(at=one.at - found[0].at) for one in found]
 
 
 def _arrivals(lines: Iterable[str], where: str) -> Iterator[Arrival]:

@@ -1,10 +1,9 @@
 """What arrives, and when: single requests, and conversations whose turns follow the answers."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """The next request of a conversation: so long after the answer to the one before."""
 
     after_secs: float
@@ -12,8 +11,7 @@ class Turn:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A request. `shared_tokens` of its prompt are what every conversation of its kind begins with.
 
     `then` are the turns that follow it, if it is answered.
@@ -33,11 +31,11 @@ class Arrival:
             return None
         turn = self.then[0]
         return Arrival(
-            at=answered_at + turn.after_secs,
-            model=self.model,
-            prompt_tokens=turn.prompt_tokens,
-            completion_tokens=turn.completion_tokens,
-            session=self.session,
-            shared_tokens=self.shared_tokens,
-            then=self.then[1:],
+            answered_at + turn.after_secs,
+            self.model,
+            turn.prompt_tokens,
+            turn.completion_tokens,
+            self.session,
+            self.shared_tokens,
+            self.then[1:],
         )

@@ -5,7 +5,6 @@ out. It tells a step in a model's life at once, other changes at most every TELL
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from cortex_router.lifecycle import Life, Status
@@ -74,18 +73,12 @@ class SimNode:
 
     def picture(self) -> Node:
         """Return the node as it says it is; a model that makes way is shown as leaving."""
-        told = [
-            replace(one.told(), status=Status.UNLOADING)
-            if one.closed_for is not None and one.status is Status.LOADED
-            else one.told()
-            for one in self._replicas.values()
-        ]
         return Node(
             name=self.name,
             healthy=self.alive,
             harnesses=self._machine.harnesses,
             devices=self._rooms(),
-            replicas=tuple(told),
+            replicas=tuple([one.shown() for one in self._replicas.values()]),
         )
 
     # --- requests

@@ -1,6 +1,7 @@
 """One simulated model on one simulated node: seats, queue, and what it remembers."""
 
 from collections import OrderedDict, deque
+from dataclasses import replace
 
 from cortex_router.decision import RouteRequest
 from cortex_router.lifecycle import Life, Status, step
@@ -131,6 +132,13 @@ class SimReplica:
                 tok_s_decode=machine.decode_tok_s * speed if self.answered else None,
             )
         return self._told
+
+    def shown(self) -> Replica:
+        """Return what others are told: one that makes way is leaving, though it still serves."""
+        told = self._told or self.told()
+        if self.closed_for is None or self.status is not Status.LOADED:
+            return told
+        return replace(told, status=Status.UNLOADING)
 
     def _remembered(self, arrival: Arrival) -> int:
         known = min(self._shared_tokens, arrival.shared_tokens)
