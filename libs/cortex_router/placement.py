@@ -157,7 +157,8 @@ def never_fits(profile: Profile, devices: Sequence[Device]) -> NoFit | None:
     )
     return NoFit(
         reason="too_few_devices",
-        detail=f"needs {profile.min_devices} device(s) of at least {needs} MiB; devices: {totals or 'none'}",
+        detail=f"needs {profile.min_devices} device(s) of at least {needs} MiB; "
+        f"devices: {totals or 'none'}",
         ever=False,
     )
 

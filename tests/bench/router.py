@@ -27,8 +27,8 @@ from tests.bench.fleets import LARGE, NOW, SMALL, fleet_of, nothing_derived, wit
 from tests.bench.reporting import Cell, Report, Table
 
 METHOD = """\
-Processor time of one thread. Every node has two devices (48,000 and 24,000 MiB), nearly full; last uses
-are spread over 1,000 s. warm: somebody serves the model; session: of one of 500 conversations.
+Processor time of one thread. Every node has two devices (48,000 and 24,000 MiB), nearly full; last
+uses are spread over 1,000 s. warm: somebody serves the model; session: of one of 500 conversations.
 cold: nobody has the model, and there is free room for it, or somebody has to leave. fresh: the
 first decision after every node was observed anew, so that nothing is worked out yet. In µs."""
 #: Nodes, models, replicas on each node.
