@@ -207,8 +207,10 @@ class _View:
             room, then = device.room_mb, later[device.index]
             if device.index in fit.devices and room is not None and then is not None:
                 back = sum(r.share_mb(None) or 0 for r in leaving if device.index in r.devices)
-                left = min(room, then + back - (profile.share_mb or 0))
-                devices.append(replace(device, free_mb=max(0, left), reserved_mb=0))
+                share = profile.share_mb or 0
+                # Unless it has to wait for those that are leaving, it may start before they left.
+                left = room + back - share if room + back >= share else then + back - share
+                devices.append(replace(device, free_mb=max(0, min(room, left)), reserved_mb=0))
             else:
                 devices.append(device)
         replicas = [
@@ -328,6 +330,8 @@ class _Turn:
         """Return when a resident has served its time, as things are."""
         if replica.model in self._view.closed or replica.loaded_at is None:
             return 0.0
+        if replica.loaded_at > self._now:
+            return 0.0  # the clock was set back: how long it has been there cannot be told
         profile = self._profiles.get(replica.model) or Profile(id=replica.model)
         quantum = replica.loaded_at + quantum_secs(replica, profile, self._swapping)
         if replica.busy:

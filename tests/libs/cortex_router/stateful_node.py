@@ -217,7 +217,7 @@ class MiniatureNode:
         must(model not in self.held, f"{model} is loaded twice")
         profile = self.profile(model)
         self.starts += 1
-        for name in victims:
+        for name in sorted(victims):
             victim, theirs = self.held[name], self.profile(name)
             must(victim.status is Status.LOADED, f"{name} evicted while {victim.status}")
             must(not self.busy(name), f"{name} evicted while in use")
