@@ -14,7 +14,7 @@ it would fill one machine and leave the other idle, for one reading of the promp
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cortex_router.circuit import CLOSED
 from cortex_router.decision import RouteRequest
@@ -59,8 +59,7 @@ class Serving:
     warm_up_secs: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The node, why, and whether everybody has a queue."""
 
     node: str

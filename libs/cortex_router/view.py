@@ -2,12 +2,12 @@
 
 Nothing here is a clock or a connection: whoever observes nodes turns what they said into events,
 and so does whoever sends requests. What a change costs depends on what changed (a node's own
-replicas, one request), not on how large the fleet is. What is made anew for every event, within
-the view, is a named tuple: those take a third of a frozen dataclass's time to make.
+replicas, one request), not on how large the fleet is. What is made anew for every event is a named
+tuple: those take a third of a frozen dataclass's time to make.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -44,32 +44,30 @@ class Entry(NamedTuple):
         return max(told, sent)
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """How many requests there were lately; older ones count less and less."""
 
-    count: float
+    requests: float
     at: float
 
     def now(self, now: float) -> float:
         """Return the count at `now`."""
-        return float(self.count * 0.5 ** (max(0.0, now - self.at) / DEMAND_HALF_LIFE_SECS))
+        return float(self.requests * 0.5 ** (max(0.0, now - self.at) / DEMAND_HALF_LIFE_SECS))
 
     def per_sec(self, now: float) -> float:
         """Return requests per second: a steady stream settles at count x ln 2 / half-life."""
         return self.now(now) * 0.6931 / DEMAND_HALF_LIFE_SECS
 
 
-@dataclass(frozen=True, slots=True)
-class FleetView:
+class FleetView(NamedTuple):
     """Everything a decision may look at. Made from nothing and `apply`, or by `fleet_view`."""
 
-    entries: PersistentMap[str, Entry] = field(default_factory=PersistentMap)
-    holdings: PersistentMap[str, Holding] = field(default_factory=PersistentMap)
-    profiles: Mapping[str, Profile] = field(default_factory=lambda: _EMPTY)
-    aliases: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    sessions: Sessions = field(default_factory=Sessions)
-    demand: PersistentMap[str, Demand] = field(default_factory=PersistentMap)
+    entries: PersistentMap[str, Entry] = PersistentMap()
+    holdings: PersistentMap[str, Holding] = PersistentMap()
+    profiles: Mapping[str, Profile] = _EMPTY
+    aliases: Mapping[str, str] = _EMPTY
+    sessions: Sessions = Sessions()
+    demand: PersistentMap[str, Demand] = PersistentMap()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -199,8 +197,7 @@ def apply(view: FleetView, event: Event) -> FleetView:
             bare = _observed(view, replace(entry.node, replicas=()))
             return _with(bare, entries=bare.entries.without(name))
         case CatalogueChanged(profiles, aliases):
-            return replace(
-                view,
+            return view._replace(
                 profiles=MappingProxyType(dict(profiles)),
                 aliases=MappingProxyType(dict(aliases)),
             )
@@ -256,8 +253,8 @@ def _observed(view: FleetView, node: Node) -> FleetView:
     entry = Entry(
         node,
         before.sent,
-        _without(before.conversations, left),
-        _without(before.circuits, left),
+        _without(before.conversations, left) if left else before.conversations,
+        _without(before.circuits, left) if left else before.circuits,
         ranks,
         generation,
     )
@@ -282,8 +279,6 @@ def _observed(view: FleetView, node: Node) -> FleetView:
 
 
 def _without(known: Mapping[str, _Known], models: list[str]) -> Mapping[str, _Known]:
-    if not models or not known:
-        return known
     return {model: one for model, one in known.items() if model not in models}
 
 

@@ -118,9 +118,9 @@ def test_a_home_that_must_not_be_asked_is_left() -> None:
     assert served(view, "s", only="a") == ("a", "loaded")
     assert served(played(broken("b"), view), "s") == ("a", "loaded")
     gone = fleet(node("a", replica("m")))
-    assert served(replace(gone, sessions=view.sessions), "s") == ("a", "loaded")
+    assert served(gone._replace(sessions=view.sessions), "s") == ("a", "loaded")
     empty = fleet(node("a", replica("m")), node("b"))
-    assert served(replace(empty, sessions=view.sessions), "s") == ("a", "loaded")
+    assert served(empty._replace(sessions=view.sessions), "s") == ("a", "loaded")
 
 
 def test_a_free_seat_goes_before_a_queue() -> None:
