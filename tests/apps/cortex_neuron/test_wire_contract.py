@@ -141,7 +141,14 @@ def test_health_tells_memory_and_work(demo: Scene) -> None:
     ask(demo.neuron, DEMO)
     health = get(demo, "/health").json()
 
-    assert health.keys() == {"uptime_secs", "draining", "devices", "activation", "models"}
+    assert health.keys() == {
+        "uptime_secs",
+        "draining",
+        "load_cycles",
+        "devices",
+        "activation",
+        "models",
+    }
     assert health["uptime_secs"] > 0
     assert health["draining"] is False
     assert health["activation"] == {"state": "ready", "pending": [], "completed": [], "failed": []}
@@ -167,6 +174,9 @@ def test_models_are_a_bare_array_of_what_is_here(demo: Scene) -> None:
     assert loaded is not None
     assert before - 1 < loaded.pop("last_used") < time.time() + 1
     assert 50 < loaded.pop("vram_used_mb") < 2 * loaded.pop("vram_required_mb")
+    assert before - 600 < loaded.pop("loaded_at") < time.time()
+    assert 0 < loaded.pop("load_secs") < 600
+    assert loaded.pop("loaded_in_cycle") >= 1
     assert loaded == {
         "id": DEMO,
         "harness": "llamacpp",
