@@ -194,34 +194,42 @@ class _View:
 
         They may use neither memory that is not free yet nor memory that will not stay free.
         """
-        later = {device.index: device.room_mb for device in self.when_gone().devices}
-        counted_on = {
-            replica.model
-            for replica in self.node.replicas
-            if replica.model in fit.victims
-            or (replica.status is Status.UNLOADING and {*replica.devices} & {*fit.devices})
-        }
+        share = profile.share_mb or 0
         leaving = [replica for replica in self.node.replicas if replica.model in fit.victims]
-        devices = []
+        later = {device.index: device.room_mb for device in self.when_gone().devices}
+        devices, waits = [], False
         for device in self.node.devices:
             room, then = device.room_mb, later[device.index]
             if device.index in fit.devices and room is not None and then is not None:
-                back = sum(r.share_mb(None) or 0 for r in leaving if device.index in r.devices)
-                share = profile.share_mb or 0
+                back = _held_mb(device, leaving)
                 # Unless it has to wait for those that are leaving, it may start before they left.
-                left = room + back - share if room + back >= share else then + back - share
+                waits = waits or room + back < share
+                left = (then if room + back < share else room) + back - share
                 devices.append(replace(device, free_mb=max(0, min(room, left)), reserved_mb=0))
             else:
                 devices.append(device)
+        counted_on = {
+            replica.model
+            for replica in self.node.replicas
+            if replica in leaving
+            or (
+                waits and replica.status is Status.UNLOADING and {*replica.devices} & {*fit.devices}
+            )
+        }
         replicas = [
             replace(replica, status=Status.UNLOADING) if replica.model in fit.victims else replica
             for replica in self.node.replicas
             if replica.model != profile.id
         ]
-        comer = Replica(model=profile.id, status=Status.LOADING, devices=fit.devices)
+        comer = Replica(
+            model=profile.id,
+            status=Status.LOADING,
+            devices=fit.devices,
+            used_mb=share * len(fit.devices),
+        )
         return _View(
             replace(self.node, devices=tuple(devices), replicas=(*replicas, comer)),
-            self.spoken_for | counted_on | {profile.id},
+            self.spoken_for.union(fit.victims, (r.model for r in waited_for), (profile.id,)),
             self.closed,
         )
 
