@@ -208,14 +208,13 @@ class _View:
                 devices.append(replace(device, free_mb=max(0, min(room, left)), reserved_mb=0))
             else:
                 devices.append(device)
-        counted_on = {
+        waited_for = [
             replica.model
             for replica in self.node.replicas
-            if replica in leaving
-            or (
-                waits and replica.status is Status.UNLOADING and {*replica.devices} & {*fit.devices}
-            )
-        }
+            if waits
+            and replica.status is Status.UNLOADING
+            and not {*replica.devices}.isdisjoint(fit.devices)
+        ]
         replicas = [
             replace(replica, status=Status.UNLOADING) if replica.model in fit.victims else replica
             for replica in self.node.replicas
@@ -229,7 +228,7 @@ class _View:
         )
         return _View(
             replace(self.node, devices=tuple(devices), replicas=(*replicas, comer)),
-            self.spoken_for.union(fit.victims, (r.model for r in waited_for), (profile.id,)),
+            self.spoken_for.union(fit.victims, waited_for, (profile.id,)),
             self.closed,
         )
 
