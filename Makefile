@@ -7,7 +7,7 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint types check fmt bench soak nix-check lock clean
+.PHONY: help setup run test lint types check fmt bench soak mutants nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ bench: setup ## Measure (options: ARGS="...")
 
 soak: setup ## Drive a node's scheduling through a million random events (options: ARGS="...")
 	.venv/bin/python -m tests.soak $(ARGS)
+
+mutants: setup ## Plant bugs in placement and eviction and count those that tests notice (minutes)
+	.venv/bin/python -m tests.mutation $(ARGS)
 
 nix-check: ## Check the flake, the modules and the units
 	@if [ -x checks/nix-check ]; then exec checks/nix-check; else echo "nix checks arrive with the flake"; fi

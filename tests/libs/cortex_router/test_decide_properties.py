@@ -20,9 +20,11 @@ from cortex_router import (
     Load,
     Node,
     NodeObserved,
+    NoFit,
     Policy,
     Profile,
     Refuse,
+    Replica,
     RouteRequest,
     Serve,
     Status,
@@ -33,6 +35,8 @@ from cortex_router import (
     place,
 )
 from tests.libs.cortex_router import strategies as fleet
+from tests.libs.cortex_router.fleets import device
+from tests.libs.cortex_router.fleets import node as machine
 from tests.libs.cortex_router.strategies import MODELS, NOW, played
 
 ARRIVING = {"queued", "loading", "recovering", "unloading"}
@@ -124,6 +128,63 @@ def test_a_load_is_the_best_that_any_node_of_the_fleet_offers(
     assert (decision.evict, decision.once_idle) == (fit.evict, fit.once_idle)
 
 
+crowded = st.lists(
+    st.tuples(
+        st.lists(
+            st.builds(
+                Replica,
+                model=st.sampled_from(MODELS),
+                status=st.just(Status.LOADED),
+                devices=st.sampled_from([(0,), (1,), (0, 1)]),
+                used_mb=st.one_of(st.none(), st.integers(1, 6), st.integers(1, 6)),
+                in_flight=st.sampled_from([0, 0, 1]),
+                last_used=st.one_of(st.none(), st.integers(0, 99).map(float)),
+                load_secs=st.sampled_from([1.0, 5.0]),
+            ),
+            min_size=1,
+            max_size=5,
+        ),
+        st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    ),
+    min_size=2,
+    max_size=8,
+).map(
+    lambda found: tuple(
+        machine(
+            f"n{at}",
+            *held,
+            devices=tuple(device(i, total=12, free=mb) for i, mb in enumerate(rooms)),
+        )
+        for at, (held, rooms) in enumerate(found)
+    )
+)
+
+
+@given(crowded, fleet.catalogues, fleet.policies, st.integers(3, 20), st.integers(1, 2))
+def test_of_many_crowded_nodes_the_cheapest_sacrifice_is_found(
+    nodes: tuple[Node, ...], catalogue: dict[str, Profile], policy: Policy, size: int, count: int
+) -> None:
+    """No node that would have been better is left unasked, whatever the strategy."""
+    new = Profile(id="new", size_mb=size, min_devices=count)
+    decision = decide(
+        fleet_view(nodes, {**catalogue, "new": new}), RouteRequest(model="new"), policy, NOW
+    )
+
+    offers = []
+    for once_idle in (False, True):
+        for one in nodes:
+            fit = place(one, new, catalogue, policy.rules, NOW, once_idle=once_idle)
+            if isinstance(fit, Fit):
+                worth = (bool(fit.victims), fit.tier, fit.price, -fit.spare_mb)
+                offers.append((once_idle, *worth, one.name, fit))
+    if not offers:
+        assert isinstance(decision, Await | Refuse)
+        return
+    *_, name, fit = min(offers, key=lambda one: one[:-1])
+    assert isinstance(decision, Load)
+    assert (decision.node, decision.evict, decision.once_idle) == (name, fit.evict, fit.once_idle)
+
+
 @given(fleet.views(), fleet.requests, fleet.policies)
 def test_a_refusal_is_for_good_only_if_it_could_never_work(
     view: FleetView, request: RouteRequest, policy: Policy
@@ -147,7 +208,9 @@ def test_a_refusal_is_for_good_only_if_it_could_never_work(
         if profile is None:
             assert node.healthy or node.devices
             continue
-        assert node.healthy or node.devices or "not_here" in spelled(decision) or profile.pinned_on
+        verdict = place(node, profile, view.profiles, policy.rules, NOW)
+        seen = node.healthy or node.devices
+        assert seen or (isinstance(verdict, NoFit) and verdict.reason in {"not_here", "no_harness"})
         empty = replace(
             node,
             devices=tuple(
