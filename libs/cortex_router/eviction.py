@@ -104,8 +104,12 @@ class Cost:
     def price(
         self, replica: Replica, profile: Profile, now: float, wanted_per_sec: float | None
     ) -> float:
-        """Return expected seconds of loading per second: load time x requests per second."""
-        often = recency(replica.idle_since, now) if wanted_per_sec is None else wanted_per_sec
+        """Return expected seconds of loading per second: load time x requests per second.
+
+        Those are what was counted lately, and the chance that who has just asked asks again: a
+        count alone knows nothing of a conversation that has just begun.
+        """
+        often = recency(replica.idle_since, now) + (wanted_per_sec or 0.0)
         return load_secs(replica, profile) * often
 
 

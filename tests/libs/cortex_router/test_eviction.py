@@ -253,8 +253,8 @@ def test_the_strategies_prices() -> None:
     assert said(Lru()) == (0, 0.25)
     assert said(Priority()) == (7, 0.25)
     assert said(Cost()) == (0, 1.5)
-    assert Cost().price(one, theirs, NOW, 2.0) == 12.0
-    assert Cost().price(one, theirs, NOW, 0.0) == 0.0
+    assert Cost().price(one, theirs, NOW, 2.0) == 13.5
+    assert Cost().price(one, theirs, NOW, 0.0) == 1.5
 
 
 @given(fleet.replicas, fleet.profiles())

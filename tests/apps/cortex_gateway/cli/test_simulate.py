@@ -19,6 +19,7 @@ FLEET, MODELS, WORKLOAD = (
     str(EXAMPLES / name) for name in ("fleet.toml", "models.toml", "workload.toml")
 )
 GIVEN = ("--fleet", FLEET, "--models", MODELS)
+MIXED = Path(__file__).parents[3] / "bench" / "mixed"
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -39,6 +40,22 @@ def test_policies_stand_side_by_side() -> None:
         ["200", "200"]
     ]
     assert "BAAI/bge-m3 has no vram_mb and is left out" in err
+
+
+def test_on_a_mixed_day_cost_beats_lru_and_lru_beats_chance() -> None:
+    """More models than memory, mixed sizes, bursts: fewer cold starts, and a shorter wait."""
+    names = ("random", "lru", "cost")
+    files = (("--fleet", "fleet"), ("--models", "models"), ("--workload", "workload"))
+    given = [part for flag, name in files for part in (flag, str(MIXED / f"{name}.toml"))]
+    asked = [part for name in names for part in ("--policy", name)]
+    code, out, _ = run(*given, *asked, "--requests", "6000", "--json")
+    said = json.loads(out)["policies"]
+    cold_starts = [one["cold_starts"] for one in said]
+    waits = [one["wait"]["p95"] for one in said]
+
+    assert code == 0
+    assert cold_starts == sorted(cold_starts, reverse=True)
+    assert waits == sorted(waits, reverse=True)
 
 
 def test_a_policy_of_ones_own_is_a_column_too() -> None:
