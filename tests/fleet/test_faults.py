@@ -41,7 +41,7 @@ def test_a_killed_engine_ends_its_streams_in_an_error_event_and_comes_back(
 
     assert [error["code"] for error in told.errors()] == ["upstream_unreachable"]
     assert not told.done
-    eventually(lambda: status(neuron, "demo") != "loaded" or engine_of(neuron).pid != first.pid)
+    eventually(lambda: neuron.events("engine.crashed"))
     assert ask(cortex, "demo").status_code == 200
     assert engine_of(neuron).pid != first.pid
     assert len(neuron.events("engine.crashed")) == 1
