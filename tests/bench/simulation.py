@@ -17,6 +17,7 @@ from cortex_router.simulation import (
     simulate,
 )
 from tests.bench.reporting import Cell, Report, Table
+from tests.libs.cortex_router.simulation.scenes import agents_on
 
 SIZES = (10, 100, 1_000, 10_000)
 NODES = 1_000
@@ -40,7 +41,7 @@ def measure(*, requests: int) -> Report:
     return Report(
         name="simulation",
         method=METHOD.format(models=MODELS, rate=PER_SEC_AND_NODE),
-        tables=[Table(title="simulated requests", columns=columns, rows=rows)],
+        tables=[Table(title="simulated requests", columns=columns, rows=rows), _agents()],
         samples=[dict(zip(columns, row, strict=True)) for row in rows],
     )
 
@@ -62,6 +63,28 @@ def _row(nodes: int, requests: int) -> tuple[Cell, ...]:
     p95 = results.wait.p95 if results.wait else None
     each = round(took / results.arrivals * 1e6)
     return (str(nodes), results.arrivals, took, each, results.cold_starts, p95)
+
+
+def _agents() -> Table:
+    """Return how 24 agents that share a 40 kB system prompt, and send no key, use two nodes."""
+    rows: list[tuple[Cell, ...]] = []
+    for title, speeds, seats in (
+        ("equal", (1.0, 1.0), 4),
+        ("2 to 1, 16 seats", (2.0, 1.0), 16),
+        ("2 to 1, 4 seats", (2.0, 1.0), 4),
+    ):
+        for concurrency in (1, 8, 24):
+            for in_turns in (False, True):
+                results = agents_on(speeds, concurrency, in_turns=in_turns, seats=seats)
+                share = " / ".join(str(count - 1) for count in results.share.values())
+                order = "in turns" if in_turns else "as answered"
+                moved = f"{results.switches} / {results.turns}"
+                rows.append((title, concurrency, order, share, moved))
+    return Table(
+        title="24 conversations of 6 turns on two nodes",
+        columns=("nodes", "at once", "order", "requests", "switches / turns"),
+        rows=rows,
+    )
 
 
 def made_fleet(nodes: int) -> Fleet:
