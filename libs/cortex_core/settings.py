@@ -164,7 +164,7 @@ class SwappingSettings(_Table):
     amortise: float = Field(
         default=1.0, ge=0, description="A model stays so many times as long as its load took."
     )
-    linger_secs: float = Field(default=5.0, ge=0, description="Unless it is idle for so long.")
+    linger_secs: float = Field(default=2.0, ge=0, description="Unless it is idle for so long.")
     min_residency_secs: float = Field(default=0.0, ge=0, description="It stays so long anyway.")
 
 

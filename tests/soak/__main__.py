@@ -1,15 +1,19 @@
 """Long runs that the suite has no time for.
 
-    python -m tests.soak --events 1000000 --seed 1     random events against one node's scheduling
+    python -m tests.soak --events 1000000 --seed 1     random events against one node
+    python -m tests.soak swaps                         three models over memory for two
 
-Exits 1 when something that must always hold was violated, with the seed and the last events.
+The first exits 1 when something that must always hold was violated, with the seed and the last
+events; the second compares turns with first come, first served.
 """
 
 from typing import Annotated
 
 import typer
 
+from cortex_router import Swapping
 from tests.soak.driver import Soaked, soak
+from tests.soak.swaps import table
 
 app = typer.Typer(add_completion=False)
 
@@ -28,6 +32,23 @@ def events(
     typer.echo(told(result, seed))
     if result.violation is not None:
         raise typer.Exit(1)
+
+
+@app.command()
+def swaps(
+    *,
+    minutes: Annotated[float, typer.Option(min=1)] = 15.0,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Compare ways to share too little memory, on the same seeded traces."""
+    ways = {
+        "by turns": Swapping(),
+        "amortise 0": Swapping(amortise=0.0),
+        "amortise 2": Swapping(amortise=2.0),
+        "linger 5 s": Swapping(linger_secs=5.0),
+    }
+    for line in table(ways, length_secs=60 * minutes, seed=seed):
+        typer.echo(line)
 
 
 def told(result: Soaked, seed: int) -> str:
