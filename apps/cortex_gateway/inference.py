@@ -7,9 +7,10 @@ it, never.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from orjson import JSONDecodeError, loads
@@ -57,8 +58,12 @@ from cortex_uplink.serving import Gate, error_answer, read_inference, request_id
 
 log = structlog.get_logger()
 
+#: Takes a replica's answer; returns whether the replica failed, None when nobody can tell.
+Use: TypeAlias = Callable[[Answer], Awaitable[bool | None]]
+
 MAX_ATTEMPTS = 3
 _BROKEN = frozenset({500, 502, 504})
+_OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 
@@ -113,7 +118,7 @@ class Inference:
         usage_chunk = UsageChunk.PASS if front.wants_usage else UsageChunk.WITHHOLD
         stream = CompletionStream(usage_chunk)
 
-        async def pass_on(answer: Answer) -> None:
+        async def pass_on(answer: Answer) -> bool | None:
             outcome.status = 200
             async for chunk in answer.chunks():
                 out = stream.feed(chunk)
@@ -122,6 +127,7 @@ class Inference:
                     outcome.first_token = outcome.last_chunk
                 if out:
                     await events.send(out)
+            return None if _is_clients(stream.failure) else not stream.complete
 
         try:
             await self._with_replica(request, front, outcome, pass_on)
@@ -140,19 +146,20 @@ class Inference:
     async def _whole(self, request: Request, front: Front, outcome: Outcome) -> HTTPResponse:
         result: list[HTTPResponse] = []
 
-        async def collect(answer: Answer) -> None:
+        async def collect(answer: Answer) -> bool:
             body = await answer.read(MAX_ANSWER_BYTES)
             outcome.last_chunk = time.perf_counter()
             outcome.status = answer.status
             _read_whole(body, answer, outcome)
             kind = answer.headers.get("content-type", "application/json")
             result.append(HTTPResponse(body, status=answer.status, content_type=kind))
+            return False
 
         await self._with_replica(request, front, outcome, collect)
         return result[0]
 
     async def _with_replica(
-        self, request: Request, front: Front, outcome: Outcome, use: Any
+        self, request: Request, front: Front, outcome: Outcome, use: Use
     ) -> None:
         """Find a replica and let `use` take its answer; replace replicas that fail before it."""
         avoid: frozenset[str] = frozenset()
@@ -207,7 +214,7 @@ class Inference:
         front: Front,
         outcome: Outcome,
         serve: Serve,
-        use: Any,
+        use: Use,
         *,
         session: str | None,
         tokens: int,
@@ -238,8 +245,11 @@ class Inference:
                     error = refused_by_node(answer.status, answer.headers, raw)
                     raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
                 began = True
-                await use(answer)
-                sending.failed = False
+                try:
+                    sending.failed = await use(answer)
+                except (UpstreamMalformed, FrameTooLarge):
+                    sending.failed = True
+                    raise
         except ConnectFailed as error:
             raise _unreachable(error) from error
         except FirstByteTimeout as error:
@@ -256,6 +266,11 @@ class Inference:
                 error=str(error),
             )
             raise UpstreamUnreachable("the node was lost in the middle of its answer") from error
+
+
+def _is_clients(failure: dict[str, Any] | None) -> bool:
+    """Tell whether a stream ended in an error event about the request, not about the replica."""
+    return failure is not None and failure.get("type") in _OF_THE_REQUEST
 
 
 def _transient(error: ApiError) -> ApiError:

@@ -32,7 +32,7 @@ CHARACTERS_PER_TOKEN = 4
 #: Parts of a message beyond this are not looked at: a first message tells itself apart earlier.
 _MOST_PARTS = 64
 #: Of a longer text, so many characters from each end.
-_END = 4096
+_END = 1024
 
 
 def session_key(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | None:

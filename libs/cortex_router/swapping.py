@@ -53,10 +53,10 @@ class Demand:
 class Swapping:
     """The operator's choices.
 
-    Measured on three equal models over memory for two, loads of 8 s. With a request every 1.5 s, 5 s
-    of lingering make 104 loads in a quarter of an hour, 2 s make 113; with one every 5 s as many,
-    but a p95 wait of 17.6 s against 10.8 s. Staying twice as long makes 72 loads of the 104, and a
-    p95 wait of 25.5 s of 19.2 s.
+    Measured on three equal models over memory for two, loads of 8 s. With a request every 1.5 s,
+    5 s of lingering make 104 loads in a quarter of an hour, 2 s make 113; with one every 5 s as
+    many, but a p95 wait of 17.6 s against 10.8 s. Staying twice as long makes 72 loads of the 104,
+    and a p95 wait of 25.5 s instead of 19.2 s.
     """
 
     rules: Rules = field(default_factory=Rules)
