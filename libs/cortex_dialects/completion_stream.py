@@ -4,48 +4,11 @@ Only frames that can matter are parsed: those before the first token, and those 
 a finish reason or an error. All others are forwarded as the bytes they were.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from orjson import dumps
-
-from cortex_dialects.sse import FrameSplitter, json_payload, payload
-
-DONE_FRAME = b"data: [DONE]\n\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Token counts as the engine reported them; `cached` None means it did not say."""
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int | None = None
-
-    @classmethod
-    def parse(cls, value: Any) -> "Usage | None":
-        """Return the usage object of an answer or chunk, None when it is none."""
-        if not isinstance(value, dict):
-            return None
-        details = value.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return cls(
-            prompt=_count(value.get("prompt_tokens")) or 0,
-            completion=_count(value.get("completion_tokens")) or 0,
-            cached=_count(cached),
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the OpenAI form."""
-        counts: dict[str, Any] = {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-        }
-        if self.cached is not None:
-            counts["prompt_tokens_details"] = {"cached_tokens": self.cached}
-        return counts
+from cortex_dialects.sse import FrameSplitter, frame_of, json_payload, payload
+from cortex_dialects.usage import Usage
 
 
 class UsageChunk(Enum):
@@ -126,11 +89,6 @@ class CompletionStream:
         return frame_of({**self._head, "choices": [], "usage": self.usage.as_json()})
 
 
-def frame_of(value: Any) -> bytes:
-    """Return `value` as one `data:` frame."""
-    return b"data: " + dumps(value) + b"\n\n"
-
-
 def _matters(frame: bytes) -> bool:
     if b'"usage"' in frame or b'"error"' in frame or b"[DONE]" in frame:
         return True
@@ -152,7 +110,3 @@ def _merge(one: Usage | None, other: Usage) -> Usage:
     return Usage(
         prompt=other.prompt, completion=one.completion + other.completion, cached=other.cached
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -5,17 +5,8 @@ from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
+from cortex_dialects.bad_body import BadBody
 from cortex_dialects.keep_alive import parse_keep_alive
-
-
-class BadFront(Exception):
-    """The body cannot be routed; `code` and `param` say why."""
-
-    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.param = param
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,32 +24,30 @@ class Front:
 
 
 def read_front(raw: bytes) -> Front:
-    """Return the front of a JSON request body. Raises BadFront."""
+    """Return the front of a JSON request body. Raises BadBody."""
     try:
         body = loads(raw)
     except JSONDecodeError as error:
-        raise BadFront(f"the body is not valid JSON: {error}", code="malformed_json") from None
+        raise BadBody(f"the body is not valid JSON: {error}", code="malformed_json") from None
     if not isinstance(body, dict):
-        raise BadFront("the body must be a JSON object", code="invalid_request_body")
+        raise BadBody("the body must be a JSON object", code="invalid_request_body")
     model = body.get("model")
     if model is None:
-        raise BadFront(
+        raise BadBody(
             "the field 'model' is missing; GET /v1/models lists what can be asked for",
             code="missing_model_field",
             param="model",
         )
     if not isinstance(model, str) or not model.strip():
-        raise BadFront(
+        raise BadBody(
             "'model' must be a non-empty string", code="invalid_request_body", param="model"
         )
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise BadFront(
-            "'stream' must be true or false", code="invalid_request_body", param="stream"
-        )
+        raise BadBody("'stream' must be true or false", code="invalid_request_body", param="stream")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise BadFront(
+        raise BadBody(
             "'stream_options' must be an object",
             code="invalid_request_body",
             param="stream_options",
@@ -78,7 +67,7 @@ def _keep_alive_secs(body: dict[str, Any]) -> float | None:
     try:
         return parse_keep_alive(body["keep_alive"])
     except ValueError as error:
-        raise BadFront(str(error), code="invalid_request_body", param="keep_alive") from None
+        raise BadBody(str(error), code="invalid_request_body", param="keep_alive") from None
 
 
 def with_fields(front: Front, **fields: Any) -> bytes:

@@ -42,7 +42,7 @@ from cortex_core.errors import (
     headers,
 )
 from cortex_core.settings import Address
-from cortex_dialects import BadFront, Front, read_front
+from cortex_dialects import BadBody, Front, read_front
 
 log = structlog.get_logger()
 
@@ -107,7 +107,7 @@ def read_inference(request: Request) -> Front:
     """Return the front of an inference request. Raises InvalidRequest."""
     try:
         return read_front(request.body)
-    except BadFront as error:
+    except BadBody as error:
         raise InvalidRequest(error.message, code=error.code, param=error.param) from error
 
 

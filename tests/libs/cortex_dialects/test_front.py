@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_dialects import BadFront, read_front, with_fields
+from cortex_dialects import BadBody, read_front, with_fields
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_a_bad_body_is_refused_with_code_and_param(
     raw: bytes, code: str, param: str | None
 ) -> None:
     """One code for each way to be wrong."""
-    with pytest.raises(BadFront) as refused:
+    with pytest.raises(BadBody) as refused:
         read_front(raw)
 
     assert (refused.value.code, refused.value.param) == (code, param)
@@ -34,10 +34,10 @@ def test_a_bad_body_is_refused_with_code_and_param(
 
 @given(st.binary(max_size=64))
 def test_no_bytes_crash_it(raw: bytes) -> None:
-    """Hostile bodies get a BadFront and nothing else."""
+    """Hostile bodies get a BadBody and nothing else."""
     try:
         read_front(raw)
-    except BadFront:
+    except BadBody:
         return
 
 

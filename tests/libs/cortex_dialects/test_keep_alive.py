@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from cortex_dialects import BadFront, parse_keep_alive, read_front, with_fields
+from cortex_dialects import BadBody, parse_keep_alive, read_front, with_fields
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_front_carries_it() -> None:
 
 def test_a_bad_one_is_the_clients_mistake() -> None:
     """400 with the field's name."""
-    with pytest.raises(BadFront) as refused:
+    with pytest.raises(BadBody) as refused:
         read_front(b'{"model":"m","keep_alive":"soon"}')
 
     assert refused.value.param == "keep_alive"
