@@ -24,9 +24,12 @@ class ReasoningDelta(NamedTuple):
 
 
 class ToolCallDelta(NamedTuple):
-    """A tool call begins (`name` is set) or goes on. `arguments` is a piece of JSON text."""
+    """A tool call begins (`name` is set) or goes on, `position` among the calls of its answer.
 
-    index: int
+    `arguments` is a piece of JSON text.
+    """
+
+    position: int
     id: str | None
     name: str | None
     arguments: str
@@ -125,7 +128,7 @@ def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:
     said = function if isinstance(function, dict) else {}
     index = call.get("index")
     return ToolCallDelta(
-        index=index if isinstance(index, int) else position,
+        position=index if isinstance(index, int) else position,
         id=_text(call.get("id")) or None,
         name=_text(said.get("name")) or None,
         arguments=_text(said.get("arguments")),
