@@ -1,72 +1,53 @@
 """The path that bytes take: as they come, with limits, and never longer than they are wanted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import time
 
 import pytest
 
 from cortex_uplink import (
+    Answer,
     ConnectFailed,
     ConnectionLost,
     FirstByteTimeout,
     IdleTimeout,
     Limits,
-    Uplink,
+    MalformedAnswer,
+    RequestRefused,
+    UplinkError,
 )
-
-Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-LIMITS = Limits(connect=1, first_byte=0.3, idle=0.3)
-
-
-@asynccontextmanager
-async def peer(play: Play) -> AsyncIterator[str]:
-    """A server that reads a request's head and then does as it is told."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await play(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
-    finally:
-        server.close()
-
-
-@asynccontextmanager
-async def uplink(limits: Limits = LIMITS, *, keep_alive: bool = True) -> AsyncIterator[Uplink]:
-    """An uplink that is closed afterwards."""
-    made = Uplink(limits, keep_alive=keep_alive)
-    try:
-        yield made
-    finally:
-        await made.aclose()
-
-
-async def send(writer: asyncio.StreamWriter, *parts: bytes) -> None:
-    """Send raw bytes."""
-    for part in parts:
-        writer.write(part)
-        await writer.drain()
+from tests.libs.cortex_uplink.peers import (
+    CHUNKED,
+    OK,
+    PATIENT,
+    answers,
+    ask,
+    no_new_tasks,
+    peer,
+    read_request,
+    reset,
+    send,
+    silent,
+    until,
+    uplink,
+)
 
 
 async def test_chunks_come_one_by_one_as_they_were_sent() -> None:
     """The first chunk is readable while the second does not exist yet."""
     go_on = asyncio.Event()
 
-    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send(writer, HEAD, b"3\r\none\r\n")
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED, b"3\r\none\r\n")
         await go_on.wait()
         await send(writer, b"3\r\ntwo\r\n0\r\n\r\n")
 
-    async with peer(play) as url, uplink() as path, path.open(url, body=b"{}", headers={}) as reply:
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={}) as reply,
+    ):
         chunks = reply.chunks()
         first = await anext(chunks)
         go_on.set()
@@ -91,12 +72,13 @@ async def test_nobody_there_is_a_failed_connection() -> None:
 async def test_a_peer_that_hangs_up_before_answering_is_a_failed_connection() -> None:
     """Nothing of an answer was received."""
 
-    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
         writer.close()
 
-    async with peer(play) as url, uplink() as path:
+    async with peer(play) as node, uplink() as path:
         with pytest.raises(ConnectFailed):
-            async with path.open(url, body=b"{}", headers={}):
+            async with path.open(node.url, body=b"{}", headers={}):
                 pass
 
 
@@ -104,11 +86,12 @@ async def test_the_first_byte_has_a_limit() -> None:
     """A peer that takes the request and says nothing."""
 
     async def play(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_request(reader)
         await reader.read()
 
-    async with peer(play) as url, uplink() as path:
+    async with peer(play) as node, uplink() as path:
         with pytest.raises(FirstByteTimeout):
-            async with path.open(url, body=b"{}", headers={}):
+            async with path.open(node.url, body=b"{}", headers={}):
                 pass
 
 
@@ -116,10 +99,15 @@ async def test_silence_inside_an_answer_has_a_limit() -> None:
     """A long answer is not a failure, a silent one is."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send(writer, HEAD, b"1\r\nx\r\n")
+        await read_request(reader)
+        await send(writer, CHUNKED, b"1\r\nx\r\n")
         await reader.read()
 
-    async with peer(play) as url, uplink() as path, path.open(url, body=b"{}", headers={}) as reply:
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={}) as reply,
+    ):
         chunks = reply.chunks()
         assert await anext(chunks) == b"x"
         with pytest.raises(IdleTimeout):
@@ -129,24 +117,34 @@ async def test_silence_inside_an_answer_has_a_limit() -> None:
 async def test_an_answer_longer_than_every_limit_passes() -> None:
     """There is no total timeout."""
 
-    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send(writer, HEAD)
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED)
         for _number in range(8):
             await asyncio.sleep(0.08)  # each pause is within the idle limit, their sum is not
             await send(writer, b"1\r\nx\r\n")
         await send(writer, b"0\r\n\r\n")
 
-    async with peer(play) as url, uplink() as path, path.open(url, body=b"{}", headers={}) as reply:
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={}) as reply,
+    ):
         assert await reply.read(100) == b"x" * 8
 
 
 async def test_an_answer_that_breaks_off_is_a_lost_connection() -> None:
     """Never taken for its end."""
 
-    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send(writer, HEAD, b"1\r\nx\r\n")
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED, b"1\r\nx\r\n")
 
-    async with peer(play) as url, uplink() as path, path.open(url, body=b"{}", headers={}) as reply:
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={}) as reply,
+    ):
         with pytest.raises(ConnectionLost):
             await reply.read(100)
 
@@ -154,10 +152,15 @@ async def test_an_answer_that_breaks_off_is_a_lost_connection() -> None:
 async def test_an_answer_beyond_the_bound_is_refused() -> None:
     """Memory is bounded whatever a peer sends."""
 
-    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send(writer, HEAD, b"5\r\nxxxxx\r\n0\r\n\r\n")
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED, b"5\r\nxxxxx\r\n0\r\n\r\n")
 
-    async with peer(play) as url, uplink() as path, path.open(url, body=b"{}", headers={}) as reply:
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={}) as reply,
+    ):
         with pytest.raises(ConnectionLost):
             await reply.read(4)
 
@@ -168,12 +171,13 @@ async def test_leaving_ends_the_upstream_request_at_once(keep_alive: bool) -> No
     gone = asyncio.Event()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send(writer, HEAD, b"1\r\nx\r\n")
+        await read_request(reader)
+        await send(writer, CHUNKED, b"1\r\nx\r\n")
         await reader.read()
         gone.set()
 
-    async with peer(play) as url, uplink(keep_alive=keep_alive) as path:
-        async with path.open(url, body=b"{}", headers={}) as reply:
+    async with peer(play) as node, uplink(keep_alive=keep_alive) as path:
+        async with path.open(node.url, body=b"{}", headers={}) as reply:
             await anext(reply.chunks())
         async with asyncio.timeout(0.25):
             await gone.wait()
@@ -184,39 +188,251 @@ async def test_a_cancelled_wait_for_the_first_byte_lets_go() -> None:
     taken, gone = asyncio.Event(), asyncio.Event()
 
     async def play(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_request(reader)
         taken.set()
         await reader.read()
         gone.set()
 
-    async def ask(path: Uplink, url: str) -> None:
-        async with path.open(url, body=b"", headers={}):
-            pass
-
-    limits = Limits(connect=1, first_byte=30, idle=30)
-    async with peer(play) as url, uplink(limits) as path:
-        asking = asyncio.create_task(ask(path, url))
+    async with peer(play) as node, uplink(PATIENT) as path:
+        asking = asyncio.create_task(ask(path, node.url))
         await taken.wait()
         asking.cancel()
         async with asyncio.timeout(0.25):
             await gone.wait()
+        await until(lambda: path.open_connections == 0)
+
+
+async def test_a_cancelled_read_lets_go() -> None:
+    """In the middle of an answer."""
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED, b"1\r\nx\r\n")
+        begun.set()
+        await reader.read()
+        gone.set()
+
+    async with peer(play) as node, uplink(PATIENT) as path:
+        asking = asyncio.create_task(ask(path, node.url))
+        await begun.wait()
+        asking.cancel()
+        async with asyncio.timeout(0.25):
+            await gone.wait()
+        await until(lambda: path.open_connections == 0)
 
 
 async def test_headers_are_what_the_caller_gave() -> None:
-    """No compression is asked for, so that bytes stay readable on the way."""
-    seen = asyncio.get_running_loop().create_future()
+    """And those of the answer are found in any case."""
+    heads: list[bytes] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.set_result((await reader.readuntil(b"\r\n\r\n")).lower())
-        await send(writer, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-        writer.close()
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, body = await read_request(reader)
+        heads.append(head + body)
+        await send(writer, b"HTTP/1.1 201 x\r\nX-Theirs: 1\r\ncontent-length: 0\r\n\r\n")
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
-    async with uplink() as path, path.open(url, body=b"{}", headers={"x-mine": "1"}) as reply:
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={"X-Mine": "1"}) as reply,
+    ):
+        assert (reply.status, reply.headers["x-theirs"]) == (201, "1")
+
+    assert b"x-mine: 1\r\n" in heads[0]
+    assert b"content-length: 2\r\n" in heads[0]
+    assert heads[0].startswith(b"post /x http/1.1\r\n")
+    assert heads[0].endswith(b"\r\n\r\n{}")
+
+
+async def test_trailers_are_there_after_the_end() -> None:
+    """Not before, and not among the headers."""
+    raw = CHUNKED + b"1\r\nx\r\n0\r\nX-Sum: 9\r\n\r\n"
+
+    async with (
+        peer(answers(raw)) as node,
+        uplink() as path,
+        path.open(node.url, body=b"", headers={}) as reply,
+    ):
         await reply.read(10)
-    server.close()
+        assert dict(reply.trailers) == {"x-sum": "9"}
+        assert "x-sum" not in reply.headers
 
-    head = await seen
-    assert b"accept-encoding: identity" in head
-    assert b"x-mine: 1" in head
-    assert b"content-length: 2" in head
+
+async def test_an_answer_to_head_ends_with_its_head() -> None:
+    """Its length is that of another body."""
+    raw = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"
+
+    async with peer(answers(raw, raw)) as node, uplink() as path:
+        assert await ask(path, node.url, b"", "HEAD") == b""
+        assert await ask(path, node.url, b"", "HEAD") == b""
+
+    assert node.made == 1
+
+
+async def test_an_answer_may_end_with_the_connection() -> None:
+    """As servers of HTTP/1.0 do it."""
+    async with peer(answers(b"HTTP/1.0 200 OK\r\n\r\nall of it")) as node, uplink() as path:
+        assert await ask(path, node.url) == b"all of it"
+        await until(lambda: path.open_connections == 0)
+
+
+async def test_an_end_by_reset_is_no_end() -> None:
+    """Where the connection's end is the answer's, it has to be a proper one."""
+    seen = asyncio.Event()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, b"HTTP/1.0 200 OK\r\n\r\nhalf of")
+        await seen.wait()
+        reset(writer)
+
+    async with (
+        peer(play) as node,
+        uplink() as path,
+        path.open(node.url, body=b"{}", headers={}) as reply,
+    ):
+        chunks = reply.chunks()
+        assert await anext(chunks) == b"half of"
+        seen.set()
+        with pytest.raises(ConnectionLost):
+            await anext(chunks)
+
+
+async def test_what_comes_before_the_answer_is_passed_over() -> None:
+    """A 100 that nobody waits for, and hints."""
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+
+    async with peer(answers(interim + OK)) as node, uplink() as path:
+        assert await ask(path, node.url) == b"ok"
+
+
+async def test_a_head_that_breaks_off_is_a_lost_connection() -> None:
+    """Something came, so it is not the same as nothing."""
+    async with peer(answers(b"HTTP/1.1 200 OK\r\nx")) as node, uplink() as path:
+        with pytest.raises(ConnectionLost):
+            await ask(path, node.url)
+        await until(lambda: path.open_connections == 0)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        CHUNKED + b"zz\r\n",
+        b"HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    ],
+)
+async def test_what_is_no_answer_is_refused_at_once(raw: bytes) -> None:
+    """Without waiting for any limit, and the connection is closed."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, raw)
+        await reader.read()
+
+    async with peer(play) as node, uplink(PATIENT) as path:
+        with pytest.raises(MalformedAnswer):
+            await ask(path, node.url)
+        await until(lambda: path.open_connections == 0)
+
+
+async def test_a_request_that_may_not_be_sent_is_refused() -> None:
+    """Nothing of it reaches anybody."""
+    async with peer(answers(OK)) as node, uplink() as path:
+        for url, headers in [
+            (node.url + "\r\nx: y", {}),
+            (node.url, {"x": "a\r\nb: c"}),
+            ("ftp://node/", {}),
+        ]:
+            with pytest.raises(RequestRefused):
+                async with path.open(url, body=b"", headers=headers):
+                    pass
+
+    assert node.made == 0
+
+
+async def test_an_answer_that_was_left_cannot_be_read_on() -> None:
+    """Its connection belongs to somebody else by then."""
+    async with peer(answers(OK, OK)) as node, uplink() as path:
+        async with path.open(node.url, body=b"", headers={}) as left:
+            pass
+        async with path.open(node.url, body=b"", headers={}) as mine:
+            with pytest.raises(ConnectionLost):
+                await left.read(10)
+            assert await mine.read(10) == b"ok"
+
+    assert node.made == 1
+
+
+async def test_a_reader_of_an_answer_that_is_left_does_not_wait_for_ever() -> None:
+    """It is told."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED)
+        await reader.read()
+
+    async def read(reply: Answer) -> bytes:
+        return await reply.read(10)
+
+    async with peer(play) as node, uplink(PATIENT) as path:
+        async with path.open(node.url, body=b"", headers={}) as reply:
+            reading = asyncio.create_task(read(reply))
+            await asyncio.sleep(0)
+        with pytest.raises(ConnectionLost):
+            await reading
+
+
+async def test_closing_the_uplink_ends_what_is_under_way() -> None:
+    """A daemon that ends does not wait for its nodes."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED)
+        await reader.read()
+
+    async with no_new_tasks(), peer(play) as node, uplink(PATIENT) as path:
+        async with path.open(node.url, body=b"", headers={}) as reply:
+            await path.aclose()
+            with pytest.raises(ConnectionLost):
+                await reply.read(10)
+        with pytest.raises(ConnectFailed):
+            await ask(path, node.url)
+
+
+async def test_a_loop_that_was_held_up_reads_before_it_judges() -> None:
+    """A busy moment of ours is not the other side's silence."""
+    sent = asyncio.Event()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await send(writer, CHUNKED, b"1\r\nx\r\n")
+        await send(writer, b"1\r\ny\r\n0\r\n\r\n")
+        sent.set()
+
+    async with (
+        peer(play) as node,
+        uplink(Limits(connect=1, first_byte=0.1, idle=0.1)) as path,
+        path.open(node.url, body=b"", headers={}) as reply,
+    ):
+        await sent.wait()
+        time.sleep(0.2)  # noqa: ASYNC251  # what is tested
+
+        assert await reply.read(10) == b"xy"
+
+
+async def test_nothing_is_left_after_every_kind_of_failure() -> None:
+    """No connection, and no task."""
+    for play in (
+        silent,
+        answers(),
+        answers(b"HTTP"),
+        answers(b"nonsense"),
+        answers(CHUNKED),
+        answers(CHUNKED + b"nonsense"),
+    ):
+        async with no_new_tasks(), peer(play) as node, uplink() as path:
+            with pytest.raises(UplinkError):
+                await ask(path, node.url)
+            await until(lambda path=path: path.open_connections == 0)  # type: ignore[misc]

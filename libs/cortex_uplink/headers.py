@@ -1,0 +1,30 @@
+"""The headers of an answer, looked up without regard to case."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+#: Names and values as they came.
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+class Headers(Mapping[str, str]):
+    """The headers of an answer. Values of a name that came more than once are joined by commas."""
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.raw = raw
+        self._values: dict[str, str] = {}
+        for name, value in raw:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            known = self._values.get(key)
+            self._values[key] = text if known is None else f"{known}, {text}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Headers({self._values!r})"
