@@ -43,8 +43,6 @@ def parse(pieces: list[bytes], *, to_head: bool = False) -> Read | None:
     )
 
 
-_ONCE = {"reusable": False}
-
 #: Name, bytes, what they are.
 GOOD: list[tuple[str, bytes, Read]] = [
     ("a length", OK + b"content-length: 2\r\n\r\nab", Read(body=b"ab")),
@@ -76,7 +74,11 @@ GOOD: list[tuple[str, bytes, Read]] = [
         OK + b"Transfer-Encoding: Chunked \r\n\r\n1\r\na\r\n0\r\n\r\n",
         Read(body=b"a"),
     ),
-    ("closing", OK + b"connection: close\r\ncontent-length: 1\r\n\r\na", Read(body=b"a", **_ONCE)),
+    (
+        "closing",
+        OK + b"connection: close\r\ncontent-length: 1\r\n\r\na",
+        Read(body=b"a", reusable=False),
+    ),
     (
         "closing, among others",
         OK + b"Connection: x, Close\r\ncontent-length: 1\r\n\r\na",
@@ -128,8 +130,16 @@ GOOD: list[tuple[str, bytes, Read]] = [
         OK + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 1\r\n\r\na",
         Read(body=b"a"),
     ),
-    ("bytes after a length", OK + b"content-length: 2\r\n\r\nabc", Read(body=b"ab", **_ONCE)),
-    ("a line after a length", OK + b"content-length: 1\r\n\r\na\r\n", Read(body=b"a", **_ONCE)),
+    (
+        "bytes after a length",
+        OK + b"content-length: 2\r\n\r\nabc",
+        Read(body=b"ab", reusable=False),
+    ),
+    (
+        "a line after a length",
+        OK + b"content-length: 1\r\n\r\na\r\n",
+        Read(body=b"a", reusable=False),
+    ),
     ("bytes after no body", OK + b"content-length: 0\r\n\r\nx", Read(reusable=False)),
     ("bytes after a 204", b"HTTP/1.1 204 x\r\n\r\nx", Read(status=204, reusable=False)),
     (
@@ -139,7 +149,7 @@ GOOD: list[tuple[str, bytes, Read]] = [
     ),
     ("a line after chunks", CHUNKED + b"0\r\n\r\n\r\n", Read(reusable=False)),
     ("half a line after chunks", CHUNKED + b"0\r\n\r\n\r", Read(reusable=False)),
-    ("a byte after chunks", CHUNKED + b"1\r\na\r\n0\r\n\r\nx", Read(body=b"a", **_ONCE)),
+    ("a byte after chunks", CHUNKED + b"1\r\na\r\n0\r\n\r\nx", Read(body=b"a", reusable=False)),
     (
         "a line after trailers",
         CHUNKED + b"0\r\nx: y\r\n\r\n\r\n",

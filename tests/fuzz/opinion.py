@@ -1,0 +1,65 @@
+"""A second opinion on what a message says: h11's, which shares no code with ours."""
+
+from dataclasses import dataclass
+
+import h11
+
+from tests.libs.cortex_uplink.answers import Read
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message as h11 reads it."""
+
+    status: int
+    body: bytes
+
+
+def of_answer(raw: bytes, *, to_head: bool) -> Said | None:
+    """Return what h11 reads in `raw` and the connection's end after it; None: nothing whole."""
+    ours = h11.Connection(h11.CLIENT)
+    ours.send(h11.Request(method="HEAD" if to_head else "GET", target="/", headers=[("host", "a")]))
+    ours.send(h11.EndOfMessage())
+    status, body, ended = 0, b"", False
+    try:
+        ours.receive_data(raw)
+        while True:
+            event = ours.next_event()
+            if event is h11.NEED_DATA and not ended:
+                ours.receive_data(b"")
+                ended = True
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return Said(status, body)
+            elif not isinstance(event, h11.InformationalResponse):
+                return None
+    except (h11.RemoteProtocolError, RuntimeError):
+        return None
+
+
+def agrees(read: Read | None, said: Said | None) -> bool:
+    """Tell whether nobody could be made to see two different answers in the same bytes."""
+    if read is None or said is None or not read.complete:
+        return True
+    return (read.status, read.body) == (said.status, said.body)
+
+
+def of_request(raw: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes] | None:
+    """Return method, target, headers and body of the only request in `raw`; None: it is not one."""
+    theirs = h11.Connection(h11.SERVER)
+    theirs.receive_data(raw)
+    try:
+        request = theirs.next_event()
+        body = b""
+        while isinstance(event := theirs.next_event(), h11.Data):
+            body += event.data
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(request, h11.Request) or not isinstance(event, h11.EndOfMessage):
+        return None
+    if theirs.trailing_data[0]:
+        return None
+    return request.method, request.target, list(request.headers), body
