@@ -1,7 +1,7 @@
 """Nobody has to keep more than a bound, whichever side is slow; nothing is sent in vain."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -45,12 +45,14 @@ class Flood:
             self.sent += 0x4000
         await send(writer, b"0\r\n\r\n")
 
-    async def stalled(self) -> None:
-        """Return once nothing more is taken."""
-        before = -1
-        while before != self.sent:
-            before = self.sent
-            await asyncio.sleep(0.1)
+
+async def stalled(count: Callable[[], int]) -> int:
+    """Return the count once it grows no more."""
+    before = -1
+    while before != (now := count()):
+        before = now
+        await asyncio.sleep(0.1)
+    return now
 
 
 async def test_a_slow_reader_makes_the_server_wait() -> None:
@@ -63,8 +65,7 @@ async def test_a_slow_reader_makes_the_server_wait() -> None:
     ):
         chunks = reply.chunks()
         size = len(await anext(chunks))
-        await flood.stalled()
-        assert flood.sent < MAX_UNREAD_BYTES + KERNEL_BYTES
+        assert await stalled(lambda: flood.sent) < MAX_UNREAD_BYTES + KERNEL_BYTES
         await asyncio.sleep(LIMITS.idle + 0.1)  # longer than the limit
         longest = 0
         async for chunk in chunks:
@@ -93,8 +94,7 @@ async def test_a_slow_sink_makes_the_server_wait() -> None:
         path.open(node.url, body=b"{}", headers={}) as reply,
     ):
         relaying = asyncio.create_task(reply.relay(sink))
-        await flood.stalled()
-        assert flood.sent < MAX_UNREAD_BYTES + KERNEL_BYTES
+        assert await stalled(lambda: flood.sent) < MAX_UNREAD_BYTES + KERNEL_BYTES
         await asyncio.sleep(LIMITS.idle + 0.1)  # longer than the limit
         emptied.set()
         await relaying
@@ -104,15 +104,23 @@ async def test_a_slow_sink_makes_the_server_wait() -> None:
 
 
 async def test_silence_counts_again_after_a_pause() -> None:
-    """A server that really falls silent once we read on is found out."""
+    """From when we read on; a server that is silent for longer than that is found out."""
     got: list[bytes] = []
+    read_on = asyncio.Event()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         await send(writer, CHUNKED)
         for _ in range(2 * MAX_UNREAD_BYTES // 0x4000):
             await send(writer, BLOCK)
+        await read_on.wait()
+        await asyncio.sleep(LIMITS.idle / 2)  # within the limit
+        await send(writer, BLOCK)
         await reader.read()
+
+    def sink(piece: bytes) -> None:
+        got.append(piece)
+        read_on.set()
 
     async with (
         peer(play) as node,
@@ -121,9 +129,9 @@ async def test_silence_counts_again_after_a_pause() -> None:
     ):
         await asyncio.sleep(LIMITS.idle + 0.1)  # longer than the limit
         with pytest.raises(IdleTimeout):
-            await reply.relay(got.append)
+            await reply.relay(sink)
 
-    assert sum(map(len, got)) == 2 * MAX_UNREAD_BYTES
+    assert sum(map(len, got)) == 2 * MAX_UNREAD_BYTES + 0x4000
 
 
 async def test_a_large_body_arrives_whole() -> None:
@@ -146,17 +154,17 @@ async def test_a_large_body_arrives_whole() -> None:
 
 async def test_a_request_that_is_taken_slowly_has_time() -> None:
     """The first byte is waited for from when the other side last took something."""
-    body = bytes(8 * 1024 * 1024)
+    body = bytes(48 * 1024 * 1024)
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         left = len(body)
         while left:
             left -= len(await reader.read(left))
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.002)
         await send(writer, OK)
 
-    limits = Limits(connect=1, first_byte=0.25, idle=0.25)
+    limits = Limits(connect=1, first_byte=0.5, idle=0.5)
     async with peer(play) as node, uplink(limits) as path:
         assert await ask(path, node.url, body) == b"ok"
 
@@ -175,10 +183,9 @@ async def test_an_early_refusal_is_read_and_the_rest_is_not_sent() -> None:
     async with peer(play) as node, uplink(PATIENT) as path:
         async with path.open(node.url, body=bytes(MUCH), headers={}) as reply:
             assert (reply.status, await reply.read(10)) == (413, b"much")
+            assert await stalled(lambda: taken) < KERNEL_BYTES
         await until(lambda: path.open_connections == 0)
         await until(lambda: not node.writers)
-
-    assert taken < KERNEL_BYTES
 
 
 async def test_an_early_refusal_is_read_although_the_server_has_closed() -> None:
@@ -219,7 +226,7 @@ async def test_a_connection_whose_request_is_still_going_out_is_not_kept() -> No
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await send(writer, OK)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(60)  # until the end of the test
 
     async with peer(play) as node, uplink(PATIENT) as path:
         assert await ask(path, node.url, bytes(MUCH)) == b"ok"
@@ -254,6 +261,16 @@ async def test_a_body_may_come_in_parts(length: int | None, header: bytes) -> No
     assert sent == b"abcd"
 
 
+async def test_a_body_in_parts_never_goes_where_it_may_have_to_be_sent_twice() -> None:
+    """A kept connection may be dead; nobody could give the parts again."""
+    async with peer(answers(OK, OK)) as node, uplink(PATIENT) as path:
+        assert await ask(path, node.url) == b"ok"
+        async with path.open(node.url, body=Stream(parts(b"abcd")), headers={}) as reply:
+            assert await reply.read(10) == b"ok"
+
+    assert node.made == 2
+
+
 @pytest.mark.parametrize("length", [3, 5])
 async def test_a_body_of_another_length_than_announced_is_refused(length: int) -> None:
     """Sent like that, its end would be read as the next request."""
@@ -285,6 +302,24 @@ async def test_what_goes_wrong_with_a_body_is_told_to_its_owner() -> None:
             await until(lambda path=path: path.open_connections == 0)  # type: ignore[misc]
 
 
+async def test_a_body_that_nobody_waits_for_any_more_is_let_go() -> None:
+    """The answer was complete before its next part came."""
+
+    async def waiting() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.Event().wait()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await send(writer, OK)
+        await reader.read()
+
+    async with no_new_tasks(), peer(play) as node, uplink(PATIENT) as path:
+        async with path.open(node.url, body=Stream(waiting()), headers={}) as reply:
+            assert await reply.read(10) == b"ok"
+        await until(lambda: path.open_connections == 0)
+
+
 async def test_a_slow_server_makes_a_body_in_parts_wait() -> None:
     """No more is asked of it than is taken."""
     given = 0
@@ -304,11 +339,7 @@ async def test_a_slow_server_makes_a_body_in_parts_wait() -> None:
 
     async with no_new_tasks(), peer(play) as node, uplink(PATIENT) as path:
         posting = asyncio.create_task(post(path, node.url))
-        before = -1
-        while before != given:
-            before = given
-            await asyncio.sleep(0.1)
-        assert given < KERNEL_BYTES
+        assert await stalled(lambda: given) < KERNEL_BYTES
         posting.cancel()
         await until(lambda: path.open_connections == 0)
 

@@ -1,6 +1,7 @@
 """Which connection a request goes over, and when it goes twice."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -281,6 +282,17 @@ async def test_what_nobody_uses_is_closed_in_time() -> None:
             assert pool.open_count == 3
             await until(lambda: pool.open_count == 0)
             assert pool.take(origin) is None
+        await pool.aclose()
+
+
+async def test_what_is_too_old_is_not_used() -> None:
+    """Even where nobody came to close it in time, because the loop was held up."""
+    async with peer(silent) as node:
+        pool, origin = Pool(None, idle_secs=0.05), target_of(node.url).origin
+        pool.give_back(origin, await pool.connect(origin, 1))
+        time.sleep(0.1)  # noqa: ASYNC251  # what is tested
+
+        assert pool.take(origin) is None
         await pool.aclose()
 
 
