@@ -31,8 +31,6 @@ Sink: TypeAlias = Callable[[bytes], Awaitable[object] | None]
 #: Body that nobody has read yet: beyond this the other side waits. One more read, of at most as
 #: much, may already be under way.
 MAX_UNREAD_BYTES = 256 * 1024
-#: A loop that was held up finds the timer before the bytes that came meanwhile; it gets to read.
-_GRACE_SECS = 0.05
 _FIRST_ERROR_STATUS = 400
 
 
@@ -71,7 +69,6 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._began = self._stamp = 0.0
         self._first_byte = self._idle = inf
-        self._overdue = False
 
     # --- what the one who asks calls ---
 
@@ -80,7 +77,6 @@ class Connection(asyncio.Protocol):
         self._parser, self._error, self._heard = parser, None, False
         self._first_byte, self._idle = limits.first_byte, limits.idle
         self._began = self._stamp = self._loop.time()
-        self._overdue = False
         self._timer.look_by(self._began + min(self._first_byte, self._idle))
         self._sender.send(head, body)
 
@@ -317,13 +313,10 @@ class Connection(asyncio.Protocol):
         if parser is None or parser.complete or self._paused:
             return
         due = self._stamp + self._idle if parser.begun else self._began + self._first_byte
-        now = self._loop.time()
-        if now < due:
-            self._overdue = False
+        # Both loops read what has come before they look at timers, so a busy moment of ours is no
+        # silence of theirs.
+        if self._loop.time() < due:
             self._timer.look_by(due)
-        elif not self._overdue:
-            self._overdue = True
-            self._timer.look_by(now + _GRACE_SECS)
         elif parser.begun:
             self._fail(IdleTimeout(f"nothing for {self._idle:g} s"))
         else:

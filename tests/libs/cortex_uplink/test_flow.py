@@ -1,6 +1,8 @@
 """Nobody has to keep more than a bound, whichever side is slow; nothing is sent in vain."""
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -24,6 +26,8 @@ from tests.libs.cortex_uplink.peers import (
 )
 
 BLOCK = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+#: Just too many to be kept unread.
+BLOCKS = MAX_UNREAD_BYTES // 0x4000 + 1
 #: What the two kernels' buffers take on loopback, generously.
 KERNEL_BYTES = 16 * 1024 * 1024
 MUCH = 64 * 1024 * 1024
@@ -111,7 +115,7 @@ async def test_silence_counts_again_after_a_pause() -> None:
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         await send(writer, CHUNKED)
-        for _ in range(2 * MAX_UNREAD_BYTES // 0x4000):
+        for _ in range(BLOCKS):
             await send(writer, BLOCK)
         await read_on.wait()
         await asyncio.sleep(LIMITS.idle / 2)  # within the limit
@@ -131,7 +135,7 @@ async def test_silence_counts_again_after_a_pause() -> None:
         with pytest.raises(IdleTimeout):
             await reply.relay(sink)
 
-    assert sum(map(len, got)) == 2 * MAX_UNREAD_BYTES + 0x4000
+    assert sum(map(len, got)) == (BLOCKS + 1) * 0x4000
 
 
 async def test_a_large_body_arrives_whole() -> None:
@@ -154,19 +158,26 @@ async def test_a_large_body_arrives_whole() -> None:
 
 async def test_a_request_that_is_taken_slowly_has_time() -> None:
     """The first byte is waited for from when the other side last took something."""
-    body = bytes(48 * 1024 * 1024)
+    body = bytes(16 * 1024 * 1024)
+    took = 0.0
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal took
+        # So that little is on its way when the last of it has been sent.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         await reader.readuntil(b"\r\n\r\n")
-        left = len(body)
+        began, left = time.monotonic(), len(body)
         while left:
-            left -= len(await reader.read(left))
-            await asyncio.sleep(0.002)
+            left -= len(await reader.read(1 << 16))
+            await asyncio.sleep(0.004)
+        took = time.monotonic() - began
         await send(writer, OK)
 
     limits = Limits(connect=1, first_byte=0.5, idle=0.5)
     async with peer(play) as node, uplink(limits) as path:
         assert await ask(path, node.url, body) == b"ok"
+
+    assert took > 2 * limits.first_byte
 
 
 async def test_an_early_refusal_is_read_and_the_rest_is_not_sent() -> None:
