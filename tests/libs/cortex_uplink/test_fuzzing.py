@@ -1,6 +1,20 @@
-"""A little of what `python -m tests.fuzz.uplink` does for as long as one likes."""
+"""A second opinion on known answers, and a little of what `python -m tests.fuzz.uplink` does."""
 
+import pytest
+
+from tests.fuzz.answers import CORPUS
+from tests.fuzz.opinion import agrees, of_answer
 from tests.fuzz.uplink import fuzz
+from tests.libs.cortex_uplink.answers import parse
+
+
+@pytest.mark.parametrize("to_head", [False, True])
+def test_h11_sees_no_other_answer_in_what_we_take_for_one(to_head: bool) -> None:
+    """What one of two hops reads differently is how an answer is smuggled past the other."""
+    told = [(parse([raw], to_head=to_head), of_answer(raw, to_head=to_head)) for raw in CORPUS]
+
+    assert [one for one in told if not agrees(*one)] == []
+    assert sum(read is not None and read.complete and said is not None for read, said in told) > 30
 
 
 def test_some_rounds_of_fuzzing_find_nothing() -> None:
