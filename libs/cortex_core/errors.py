@@ -19,12 +19,15 @@ ApiError                        abstract: status, type, code, and whether trying
 ├── ShuttingDown         503    this daemon is draining
 └── UpstreamTimeout      504    the node or the engine stayed silent for too long
 
-`envelope` is the one place where an error becomes a body. What a client may not know (addresses,
-engine output, stack traces) belongs in the log line of whoever raised, never in `message`.
+`envelope` is the one place where an error becomes a body, whatever dialect its reader speaks. What
+a client may not know (addresses, engine output, stack traces) belongs in the log line of whoever
+raised, never in `message`.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from cortex_dialects import BadBody, Envelope, Failure, render
 
 
 class ApiError(Exception):
@@ -191,17 +194,28 @@ class UpstreamTimeout(ApiError):
     default_code = "upstream_timeout"
 
 
-def envelope(error: ApiError) -> dict[str, Any]:
-    """Return the OpenAI error body: `{"error": {message, type, code, param, …}}`."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "code": error.code,
-            "param": error.param,
-            **error.extra,
-        }
-    }
+def failure(error: ApiError) -> Failure:
+    """Return what a client may know of `error`, in no dialect yet."""
+    return Failure(
+        status=error.status,
+        type=error.type,
+        message=error.message,
+        code=error.code,
+        param=error.param,
+        extra=error.extra,
+    )
+
+
+def envelope(
+    error: ApiError, kind: Envelope = Envelope.OPENAI, request_id: str = ""
+) -> dict[str, Any]:
+    """Return the error body that the client's dialect has for `error`."""
+    return render(failure(error), kind, request_id)
+
+
+def refused_body(error: BadBody) -> InvalidRequest:
+    """Return a request that could not be read as the answer to it."""
+    return InvalidRequest(error.message, code=error.code, param=error.param)
 
 
 def headers(error: ApiError) -> dict[str, str]:

@@ -1,12 +1,18 @@
 """The front of a request: the few fields that routing needs, checked, the rest left alone."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
 from cortex_dialects.bad_body import BadBody
+from cortex_dialects.encoding import encode
 from cortex_dialects.keep_alive import parse_keep_alive
+
+#: What shows where a value stands in JSON: texts, and brackets outside of them.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
+_TEXT_FOLLOWS = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(?=")')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,5 +77,34 @@ def _keep_alive_secs(body: dict[str, Any]) -> float | None:
 
 
 def with_fields(front: Front, **fields: Any) -> bytes:
-    """Return the body with `fields` replaced, as JSON bytes."""
-    return dumps({**front.body, **fields})
+    """Return the body with `fields` replaced, as JSON bytes. Raises BadBody."""
+    return encode({**front.body, **fields})
+
+
+def with_model(raw: bytes, front: Front, model: str) -> bytes:
+    """Return the body with another model's name in it and every other byte as it was."""
+    place = _place_of_model(raw)
+    if place is None:
+        return with_fields(front, model=model)
+    return raw[: place[0]] + dumps(model) + raw[place[1] :]
+
+
+def _place_of_model(raw: bytes) -> tuple[int, int] | None:
+    """Return where the outermost object of valid JSON names the model, if it does so once."""
+    found: list[tuple[int, int]] = []
+    depth = 0
+    named = False
+    for token in _TOKEN.finditer(raw):
+        text = token[0]
+        if text in b"{[":
+            depth += 1
+        elif text in b"}]":
+            depth -= 1
+        elif named:
+            found.append(token.span())
+            named = False
+        elif depth == 1 and text == b'"model"':
+            named = _TEXT_FOLLOWS.match(raw, token.end()) is not None
+        elif depth == 1 and b"\\" in text and loads(text) == "model":
+            return None  # The same name in other letters.
+    return found[0] if len(found) == 1 else None

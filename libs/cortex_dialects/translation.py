@@ -114,10 +114,15 @@ class TranslatedStream:
         return out
 
 
-def translate_answer(answer: dict[str, Any], writer: EventWriter) -> dict[str, Any]:
-    """Return a whole chat completion in the writer's dialect."""
+def translate_answer(answer: Any, writer: EventWriter) -> dict[str, Any] | None:
+    """Return a whole chat completion in the writer's dialect, None when it is not whole."""
+    events = read_answer(answer) if isinstance(answer, dict) else []
+    if not any(isinstance(event, Finished) for event in events):
+        return None
     writer.open()
-    for event in read_answer(answer):
+    for event in events:
+        if isinstance(event, Failed):
+            return None
         writer.take(event)
     writer.close()
     return writer.answer()
