@@ -60,6 +60,8 @@ Use: TypeAlias = Callable[[Answer], Awaitable[bool | None]]
 Read: TypeAlias = Callable[[bytes, Ticket], Exchange]
 _Read = TypeVar("_Read", bound=Exchange)
 
+#: What the routes of other dialects than the nodes' are called in the log.
+_DIALECTS = {"/v1/messages": "anthropic", "/v1/responses": "responses"}
 MAX_ATTEMPTS = 3
 _BROKEN = frozenset({500, 502, 504})
 _OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
@@ -81,12 +83,15 @@ class Inference:
         self, request: Request, read: Read, *, streams: bool = True
     ) -> HTTPResponse | None:
         """Answer one request. None means that the answer has been sent."""
-        outcome = Outcome(request_id=request_id(request), route=request.path)
+        outcome = Outcome(
+            request_id=request_id(request),
+            route=request.path,
+            dialect=_DIALECTS.get(request.path, "openai"),
+        )
         events: EventResponse | None = None
         try:
             async with self.gate.admit():
                 exchange = read_exchange(request, read)
-                outcome.dialect = exchange.dialect
                 outcome.model = self.fleet.view().resolve(exchange.front.model)
                 outcome.stream = exchange.front.stream and streams
                 if not outcome.stream:

@@ -69,7 +69,6 @@ class Passed:
     raw: bytes
     front: Front
     node_path: str
-    dialect: str = "openai"
 
     def node_body(self, model: str) -> bytes:
         """Return the body as it came; only another model's name is put in."""
@@ -89,7 +88,6 @@ class Passed:
 class Translated:
     """A request that a node gets as a chat completion."""
 
-    dialect: str
     front: Front
     chat: dict[str, Any]
     writer: Callable[[], EventWriter]
@@ -133,7 +131,7 @@ def read_messages(raw: bytes, ticket: Ticket) -> Translated:
         )
 
     chat = messages.to_chat(front.body)
-    return Translated("anthropic", front, chat, writer, messages.PING_FRAME)
+    return Translated(front, chat, writer, messages.PING_FRAME)
 
 
 def read_responses(raw: bytes, ticket: Ticket) -> Translated:
@@ -148,7 +146,7 @@ def read_responses(raw: bytes, ticket: Ticket) -> Translated:
             request=front.body,
         )
 
-    return Translated("responses", front, responses.to_chat(front.body), writer, COMMENT_FRAME)
+    return Translated(front, responses.to_chat(front.body), writer, COMMENT_FRAME)
 
 
 def envelope_of(path: str, headers: Any) -> Envelope:

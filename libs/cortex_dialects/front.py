@@ -12,7 +12,7 @@ from cortex_dialects.keep_alive import parse_keep_alive
 
 #: What shows where a value stands in JSON: texts, and brackets outside of them.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
-_TEXT_FOLLOWS = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(?=")')
+_IS_KEY = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("?)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def with_model(raw: bytes, front: Front, model: str) -> bytes:
 def _place_of_model(raw: bytes) -> tuple[int, int] | None:
     """Return where the outermost object of valid JSON names the model, if it does so once."""
     found: list[tuple[int, int]] = []
-    depth = 0
+    depth = keys = 0
     named = False
     for token in _TOKEN.finditer(raw):
         text = token[0]
@@ -104,7 +104,9 @@ def _place_of_model(raw: bytes) -> tuple[int, int] | None:
             found.append(token.span())
             named = False
         elif depth == 1 and text == b'"model"':
-            named = _TEXT_FOLLOWS.match(raw, token.end()) is not None
+            if (key := _IS_KEY.match(raw, token.end())) is not None:
+                keys += 1
+                named = bool(key[1])
         elif depth == 1 and b"\\" in text and loads(text) == "model":
             return None  # The same name in other letters.
-    return found[0] if len(found) == 1 else None
+    return found[0] if keys == 1 and found else None
