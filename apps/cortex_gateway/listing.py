@@ -32,13 +32,33 @@ def entries(fleet: Fleet) -> list[dict[str, Any]]:
     return [rows[model] for model in sorted(rows)]
 
 
+def named(fleet: Fleet, name: str) -> dict[str, Any] | None:
+    """Return the row of one name, also of one that only a pattern covers; None if there is none."""
+    rows = {row["id"]: row for row in entries(fleet)}
+    if name in rows:
+        return rows[name]
+    target = rows.get(fleet.view().resolve(name))
+    if target is None or "alias_of" in target:
+        return None
+    return {**target, "id": name, "alias_of": target["id"], "aliases": []}
+
+
 def for_anthropic(rows: Iterable[dict[str, Any]]) -> list[Listed]:
     """Return the rows of `/v1/models` as Anthropic's clients list them.
 
     Another name is displayed as the model behind it, so that nobody takes it for Anthropic's own.
     """
     created = datetime.fromtimestamp(CREATED, UTC).isoformat().replace("+00:00", "Z")
-    return [Listed(row["id"], row.get("alias_of", row["id"]), created) for row in rows]
+    return [
+        Listed(
+            id=row["id"],
+            display_name=row.get("alias_of", row["id"]),
+            created_at=created,
+            max_input_tokens=row.get("limit", {}).get("context"),
+            max_tokens=row.get("limit", {}).get("output"),
+        )
+        for row in rows
+    ]
 
 
 def _entry(

@@ -127,12 +127,12 @@ class GatewayApi:
     async def model(self, request: Request, model_id: str) -> HTTPResponse:
         """`GET /v1/models/{id}`; ids may hold slashes."""
         name = unquote(model_id)
-        for entry in listing.entries(self.inference.fleet):
-            if entry["id"] == name:
-                if _for_anthropic(request):
-                    return answer(listing.for_anthropic([entry])[0].as_json())
-                return answer(entry)
-        raise ModelNotFound(f"the model {name!r} is not in the catalogue", param="model")
+        entry = listing.named(self.inference.fleet, name)
+        if entry is None:
+            raise ModelNotFound(f"the model {name!r} is not in the catalogue", param="model")
+        if _for_anthropic(request):
+            return answer(listing.for_anthropic([entry])[0].as_json())
+        return answer(entry)
 
     async def health(self, _: Request) -> HTTPResponse:
         """`GET /health`: 200 as long as we live; `status` says how the fleet is."""

@@ -10,21 +10,26 @@ DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One model. `created_at` is RFC 3339."""
+    """One model. `created_at` is RFC 3339; limits are in tokens, None where they are not known."""
 
     id: str
     display_name: str
     created_at: str
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return Anthropic's shape."""
+        """Return Anthropic's shape. What is listed can be used, so it is never on its way out."""
         return {
             "type": "model",
             "id": self.id,
             "display_name": self.display_name,
             "created_at": self.created_at,
+            "lifecycle": "active",
+            "max_input_tokens": self.max_input_tokens,
+            "max_tokens": self.max_tokens,
         }
 
 

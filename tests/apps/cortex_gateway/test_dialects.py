@@ -378,6 +378,17 @@ def test_models_are_listed_in_pages_for_anthropics_clients(scene: Scene) -> None
     assert [row["id"] for row in openai] == [row["id"] for row in told["data"]]
 
 
+def test_a_name_that_only_a_pattern_covers_is_found(scene: Scene) -> None:
+    """Whoever may ask a model under a name may look the name up, too."""
+    url = f"{scene.cortex.url}/v1/models"
+    theirs = scene.cortex.http.get(f"{url}/claude-sonnet-9", headers=ANTHROPIC).json()
+    openai = scene.cortex.http.get(f"{url}/gpt-9").json()
+
+    assert (theirs["id"], theirs["display_name"]) == ("claude-sonnet-9", MODEL)
+    assert (openai["id"], openai["alias_of"], openai["loaded"]) == ("gpt-9", MODEL, True)
+    assert scene.cortex.http.get(f"{url}/gemini-9").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -8,7 +8,13 @@ from cortex_dialects import BadBody
 from cortex_dialects.messages import Listed, page
 
 MODELS = [
-    Listed(f"m{number:02}", f"Model {number}", "2023-11-14T22:13:20Z") for number in range(25)
+    Listed(
+        id=f"m{number:02}",
+        display_name=f"Model {number}",
+        created_at="2023-11-14T22:13:20Z",
+        max_input_tokens=8192 if number else None,
+    )
+    for number in range(25)
 ]
 
 
@@ -21,7 +27,11 @@ def test_a_page_has_anthropics_shape() -> None:
         "id": "m00",
         "display_name": "Model 0",
         "created_at": "2023-11-14T22:13:20Z",
+        "lifecycle": "active",
+        "max_input_tokens": None,
+        "max_tokens": None,
     }
+    assert first["data"][1]["max_input_tokens"] == 8192
     assert (len(first["data"]), first["has_more"]) == (20, True)
     assert (first["first_id"], first["last_id"]) == ("m00", "m19")
     assert page([]) == {"data": [], "has_more": False, "first_id": None, "last_id": None}
