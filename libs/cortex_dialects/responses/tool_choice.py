@@ -5,7 +5,7 @@ from typing import Any
 
 from cortex_dialects.bad_body import BadBody
 from cortex_dialects.responses.fields import flag_of, name_of, objects_of, text_of
-from cortex_dialects.responses.tools import DeclaredTool, ToolTable
+from cortex_dialects.responses.tools import DeclaredTool, ToolTable, refused_tool
 
 
 def tool_fields(body: Mapping[str, Any], table: ToolTable) -> dict[str, Any]:
@@ -82,12 +82,7 @@ def _unsupported(table: ToolTable, kind: str | None = None) -> BadBody:
     """Return why a choice that forces what cannot be had is refused, and where it is declared."""
     for tool in table.hosted:
         if kind is None or tool.type == kind:
-            return BadBody(
-                f"the tool '{tool.type}' is run by OpenAI and cannot be had here;"
-                " declare functions and let 'tool_choice' be 'auto'",
-                code="unsupported_tool",
-                param=tool.param,
-            )
+            return refused_tool(tool.type, tool.param)
     return BadBody(
         "'tool_choice' forces a tool that 'tools' does not declare as a function or custom tool",
         code="unsupported_tool",

@@ -2,12 +2,13 @@
 
 A node knows functions only. A `custom` tool, which takes free text, becomes a function of one
 string; a `namespace` becomes its functions, under names that hold both. Hosted tools, which
-OpenAI would run itself, nobody here can run: they are left out and remembered.
+OpenAI would run itself, nobody here can run: they are refused, but for those that agents offer
+with every request whether they are needed or not, which are left out and remembered.
 """
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cortex_dialects.bad_body import BadBody
 from cortex_dialects.responses.fields import (
@@ -17,6 +18,9 @@ from cortex_dialects.responses.fields import (
     objects_of,
     text_of,
 )
+
+#: What agents offer unasked. Search for late tools has nothing to find: all are shown at once.
+_OFFERED_UNASKED: Final = frozenset({"web_search", "web_search_preview", "tool_search"})
 
 
 class ToolKind(Enum):
@@ -95,8 +99,21 @@ def read_tools(body: Mapping[str, Any]) -> ToolTable:
                     declarations.append(_Declaration(spec, group["name"], description))
                     description = None
             case _:
-                hosted.append(HostedTool(name_of(tool, "type", f"{where}."), where))
+                kind = name_of(tool, "type", f"{where}.")
+                if kind not in _OFFERED_UNASKED:
+                    raise refused_tool(kind, where)
+                hosted.append(HostedTool(kind, where))
     return ToolTable(_named(declarations), hosted, shown)
+
+
+def refused_tool(kind: str, param: str) -> BadBody:
+    """Return why a hosted tool is refused."""
+    return BadBody(
+        f"the tool '{kind}' is run by OpenAI and cannot be had here;"
+        " declare functions and let 'tool_choice' be 'auto'",
+        code="unsupported_tool",
+        param=param,
+    )
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

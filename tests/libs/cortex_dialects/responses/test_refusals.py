@@ -94,6 +94,8 @@ for _ in range(300):
             "invalid_request_body",
             "tool_choice",
         ),
+        ({"tools": [SHELL, {"type": "file_search"}]}, "unsupported_tool", "tools[1]"),
+        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "unsupported_tool", "tools[0]"),
         ({"metadata_of_mine": DEEP}, "invalid_request_body", None),
     ],
 )
