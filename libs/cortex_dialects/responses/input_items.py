@@ -15,8 +15,6 @@ from cortex_dialects.responses.content import Content, read_content, text_only
 from cortex_dialects.responses.fields import name_of, text_of
 from cortex_dialects.responses.tools import ToolTable
 
-_IMAGES_FOLLOW = "The result is in the next message of the user."
-
 
 def read_messages(body: Mapping[str, Any], tools: ToolTable) -> list[dict[str, Any]]:
     """Return the chat's messages. Raises BadBody."""
@@ -142,7 +140,7 @@ class _Chat:
 
     def result(self, call_id: str, content: Content) -> None:
         self._leave_turn()
-        text = "\n".join(content.texts) or (_IMAGES_FOLLOW if content.media else "")
+        text = "\n".join(content.texts)
         self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
         self._media += content.media
 

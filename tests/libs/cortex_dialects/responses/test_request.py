@@ -241,7 +241,7 @@ def test_images_of_results_come_after_the_last_result() -> None:
         {
             "role": "tool",
             "tool_call_id": "1",
-            "content": "The result is in the next message of the user.",
+            "content": "",
         },
         {"role": "tool", "tool_call_id": "2", "content": "x"},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]},
