@@ -12,6 +12,7 @@ from cortex_dialects.keep_alive import parse_keep_alive
 
 #: What shows where a value stands in JSON: texts, and brackets outside of them.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
+_KEY = b'"model"'
 _IS_KEY = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("?)')
 
 
@@ -91,6 +92,11 @@ def with_model(raw: bytes, front: Front, model: str) -> bytes:
 
 def _place_of_model(raw: bytes) -> tuple[int, int] | None:
     """Return where the outermost object of valid JSON names the model, if it does so once."""
+    if raw.count(_KEY) == 1 and b"\\u00" not in raw:
+        # Nothing else is called so, in whatever letters, and quotes inside of texts are escaped.
+        key = _IS_KEY.match(raw, raw.index(_KEY) + len(_KEY))
+        value = _TOKEN.match(raw, key.end(1) - 1) if key is not None and key[1] else None
+        return value.span() if value is not None else None
     found: list[tuple[int, int]] = []
     depth = keys = 0
     named = False
@@ -103,7 +109,7 @@ def _place_of_model(raw: bytes) -> tuple[int, int] | None:
         elif named:
             found.append(token.span())
             named = False
-        elif depth == 1 and text == b'"model"':
+        elif depth == 1 and text == _KEY:
             if (key := _IS_KEY.match(raw, token.end())) is not None:
                 keys += 1
                 named = bool(key[1])
