@@ -69,7 +69,18 @@ def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     server = xllamacpp.Server(_parameters(xllamacpp, task))
     url = server.listening_address
     slots = _get(url, "/slots", task["secret"])
-    return server, {"url": url, "slots": len(slots), "context": slots[0]["n_ctx"]}
+    return server, {
+        "url": url,
+        "slots": len(slots),
+        "context": slots[0]["n_ctx"],
+        "knows_tools": _knows_tools(_get(url, "/props", task["secret"])),
+    }
+
+
+def _knows_tools(properties: dict[str, Any]) -> bool:
+    """Whether the model's chat template has a place for tools, or for calls at least."""
+    able = properties.get("chat_template_caps", {})
+    return bool(able.get("supports_tools") or able.get("supports_tool_calls"))
 
 
 def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:

@@ -352,7 +352,7 @@ def test_an_unknown_model_is_a_404(scene: Scene, path: str) -> None:
     "body",
     [
         {"model": DEMO, "messages": "hello"},
-        {"model": DEMO, "messages": [{"role": "user"}]},
+        {"model": DEMO, "messages": [{"content": "x"}]},
         {"model": DEMO},
         {"model": DEMO, "messages": [{"role": "user", "content": "x"}], "temperature": "hot"},
     ],
