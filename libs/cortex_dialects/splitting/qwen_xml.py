@@ -47,7 +47,6 @@ class FunctionReader:
     def _body(self, text: str, at: int, end: int) -> int:
         known = len(self._tail)
         window = self._tail + text[at:end]
-        since = 0
         for edge in _VALUE_EDGE.finditer(window):
             quoted = self.state is Reading.QUOTED
             if edge.group() == "</function>" and not quoted:
@@ -57,8 +56,8 @@ class FunctionReader:
                 self.state = Reading.GOES_ON
             elif edge.group() == "<parameter=":
                 self.state = Reading.QUOTED
-            since = edge.end()
-        self._tail = window[max(since, len(window) - _LONGEST_EDGE + 1) :]
+        # An edge that is seen twice says the same again.
+        self._tail = window[-(_LONGEST_EDGE - 1) :]
         return end
 
 

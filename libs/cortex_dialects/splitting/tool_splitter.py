@@ -185,7 +185,6 @@ class ToolSplitter:
         if not block.swallowed:
             self._say(text)
             return
-        self._fresh = False
         self._say(block.opener)
         self._read(text[len(block.opener) :], final=True, again=True)
 

@@ -177,6 +177,13 @@ def test_what_is_no_call_comes_out_as_it_was(dialect: str, answer: str) -> None:
     assert split(tool_splitter(dialect), answer) == [TextDelta(answer)]
 
 
+@pytest.mark.parametrize("dialect", sorted(TOOL_DIALECTS))
+@pytest.mark.parametrize("block", ["", "[", "[" * 10_000, "{" * 10_000, "[f(a=" + "[" * 10_000])
+def test_no_block_is_too_deep(dialect: str, block: str) -> None:
+    """However it is nested, what is no call is none."""
+    assert TOOL_DIALECTS[dialect].parse(block) is None
+
+
 @pytest.mark.parametrize(("dialect", "answer", "expected"), CALLS)
 def test_a_call_of_a_tool_that_was_not_offered_is_text(
     dialect: str, answer: str, expected: list[AnswerEvent]

@@ -66,6 +66,26 @@ def test_a_marker_after_a_broken_block_counts_for_what_that_block_hid() -> None:
     assert [call.arguments for call in calls_of(events)] == ['{"a":""}']
 
 
+def test_a_marker_after_a_broken_block_may_be_part_of_what_that_block_hid() -> None:
+    """Nothing is lost where a call began inside of another one's open quote."""
+    answer = '<tool_call>{"a": "<tool_call>{"1<tool_call>": 2, "name": "get_time"}</tool_call>'
+
+    for fed in ([answer], list(answer)):
+        events = split(tool_splitter("hermes"), fed)
+
+        assert text_of(events) == '<tool_call>{"a": "'
+        assert [call.name for call in calls_of(events)] == ["get_time"]
+
+
+def test_what_sets_calls_apart_is_text_elsewhere() -> None:
+    """A semicolon is dropped between two calls only."""
+    call = '{"name": "get_time"}'
+
+    assert split(tool_splitter("llama3"), [f";{call}"]) == [TextDelta(f";{call}")]
+    assert text_of(split(tool_splitter("llama3"), [f"{call}; {call}"])) == ""
+    assert text_of(split(tool_splitter("llama3"), [f"{call}; "])) == "; "
+
+
 @pytest.mark.parametrize(
     ("dialect", "before", "after", "closer"),
     [
@@ -111,7 +131,10 @@ def test_endless_blank_text_is_not_kept() -> None:
         ("hermes", "a <tool_x", "a <tool_x"),
         ("hermes", "a\n", "a\n"),
         ("hermes", "a <tool_call>x", "a <tool_call>x"),
+        ("hermes", '<tool_call>{"a\n', '<tool_call>{"a\n'),
         ("mistral", "see [TOOL", "see "),
+        ("mistral", "[TOOL_CALLS]" + "[1," * 300, "[TOOL_CALLS]" + "[1," * 300),
+        ("mistral", "[TOOL_CALLS]" + "a" * 300, "[TOOL_CALLS]" + "a" * 300),
         ("mistral", "[TOOL_CALLS]so ", "[TOOL_CALLS]so "),
         ("llama3", '{ "name"', ""),
         ("llama3", '{"name": "get_wea', ""),
@@ -119,6 +142,7 @@ def test_endless_blank_text_is_not_kept() -> None:
         ("llama3", '{"a', '{"a'),
         ("llama3", '{"name": "get_time" so', '{"name": "get_time" so'),
         ("pythonic", "[get_", ""),
+        ("pythonic", "[get_time(a=" + "[" * 300, "[get_time(a=" + "[" * 300),
         ("pythonic", "[1", "[1"),
         ("pythonic", "[get_time]", "[get_time]"),
         ("pythonic", "[get_time(a=1) & ", "[get_time(a=1) & "),
