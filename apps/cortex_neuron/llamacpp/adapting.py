@@ -118,7 +118,7 @@ def _choose_tools(body: dict[str, Any], *, knows_tools: bool) -> None:
                 param="tool_choice",
             )
         body |= {"tools": tools, "tool_choice": choice}
-    if choice is not None and choice not in _CHOICES:
+    if choice is not None and not (isinstance(choice, str) and choice in _CHOICES):
         raise InvalidRequest(
             "'tool_choice' must be 'none', 'auto', 'required' or name a function",
             param="tool_choice",

@@ -99,6 +99,8 @@ def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:
     parameters.cache_type_v = _enumerated(xllamacpp.ggml_type, "GGML_TYPE_", task["cache_type_v"])
     parameters.cache_ram_mib = task["prompt_cache_mb"]
     parameters.warmup = task["warmup"]
+    # Weights in another order suit some CPUs better, and are a copy of all of them.
+    parameters.no_extra_bufts = not task["reorder"]
     # What was asked for is what runs: llama.cpp must not shrink the context to what it finds free.
     parameters.fit_params = False
     parameters.embedding = task["embedding"]

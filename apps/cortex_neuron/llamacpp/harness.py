@@ -187,6 +187,7 @@ def _task(spec: EngineSpec, options: LlamaCppOptions, secret: str) -> dict[str, 
         "embedding": embedding,
         "pooling": options.pooling or ("mean" if embedding and generative else None),
         "warmup": True,
+        "reorder": True,
     }
 
 

@@ -36,8 +36,9 @@ def _frame(frame: bytes, stops: Collection[str]) -> bytes:
         return frame
     insides = value.pop(_INSIDES, None)
     word = insides.get("stopping_word") if isinstance(insides, dict) else None
+    told = isinstance(word, str) and word in stops
     choices = value.get("choices")
-    for choice in choices if isinstance(choices, list) and word in stops else ():
+    for choice in choices if told and isinstance(choices, list) else ():
         if isinstance(choice, dict) and choice.get("finish_reason") == "stop":
             choice["stop_reason"] = word
     return frame_of(value)

@@ -205,6 +205,7 @@ class Tokenizers:
             "gpu_layers": 0,
             "embedding": False,
             "warmup": False,
+            "reorder": False,
         }
         hidden = {"CUDA_VISIBLE_DEVICES": "", "GGML_NO_BACKTRACE": "1"}
         start = start_child(
