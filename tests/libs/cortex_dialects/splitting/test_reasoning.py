@@ -25,7 +25,8 @@ def test_thoughts_and_answer_are_told_apart(markers: ThinkMarkers) -> None:
     """The newlines that templates write around markers belong to neither."""
     answer = f"{markers.open}\nHm.\n{markers.close}\n\nYes.\n"
 
-    assert split(splitter(), [answer]) == [ReasoningDelta("Hm.\n"), TextDelta("Yes.\n")]
+    for fed in ([answer], list(answer)):
+        assert split(splitter(), fed) == [ReasoningDelta("Hm.\n"), TextDelta("Yes.\n")]
 
 
 @pytest.mark.parametrize("markers", THINK_MARKERS)

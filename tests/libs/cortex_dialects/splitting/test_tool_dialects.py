@@ -184,6 +184,13 @@ def test_no_block_is_too_deep(dialect: str, block: str) -> None:
     assert TOOL_DIALECTS[dialect].parse(block) is None
 
 
+def test_many_lists_beside_each_other_are_not_deep() -> None:
+    """Only brackets inside of brackets are counted."""
+    (read,) = TOOL_DIALECTS["pythonic"].parse(f"[get_time(a=[{'[], ' * 300}])]") or []
+
+    assert read.arguments == {"a": [[]] * 300}
+
+
 @pytest.mark.parametrize(("dialect", "answer", "expected"), CALLS)
 def test_a_call_of_a_tool_that_was_not_offered_is_text(
     dialect: str, answer: str, expected: list[AnswerEvent]
