@@ -11,9 +11,10 @@ from cortex_dialects.usage import Usage
 
 
 class TextDelta(NamedTuple):
-    """More of the answer's text."""
+    """More of the answer's text, and of its tokens' log probabilities where they were asked for."""
 
     text: str
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 class ReasoningDelta(NamedTuple):
@@ -98,7 +99,7 @@ def read_chunk(value: dict[str, Any]) -> list[CompletionEvent]:
     if isinstance(choices, list):
         for choice in choices:
             if isinstance(choice, dict) and not choice.get("index"):
-                _read_message(choice.get("delta"), events)
+                _read_message(choice.get("delta"), choice, events)
                 _read_finish(choice, events)
     if "usage" in value or "error" in value:
         _read_closing(value, events)
@@ -110,17 +111,18 @@ def read_answer(value: dict[str, Any]) -> list[CompletionEvent]:
     events: list[CompletionEvent] = []
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        _read_message(choices[0].get("message"), events)
+        _read_message(choices[0].get("message"), choices[0], events)
         _read_finish(choices[0], events)
     _read_closing(value, events)
     return events
 
 
-def _read_message(message: object, events: list[CompletionEvent]) -> None:
+def _read_message(message: object, choice: dict[str, Any], events: list[CompletionEvent]) -> None:
     if not isinstance(message, dict):
         return
     if text := _text(message.get("content")) or _text(message.get("refusal")):
-        events.append(TextDelta(text))
+        logprobs = choice.get("logprobs")
+        events.append(TextDelta(text, _logprobs(logprobs) if logprobs else ()))
     if text := _text(message.get("reasoning_content")) or _text(message.get("reasoning")):
         events.insert(0, ReasoningDelta(text))  # Thoughts come before what they led to.
     calls = message.get("tool_calls")
@@ -130,6 +132,12 @@ def _read_message(message: object, events: list[CompletionEvent]) -> None:
             for position, call in enumerate(calls)
             if isinstance(call, dict)
         )
+
+
+def _logprobs(value: object) -> tuple[dict[str, Any], ...]:
+    content = value.get("content") if isinstance(value, dict) else None
+    rows = content if isinstance(content, list) else []
+    return tuple(row for row in rows if isinstance(row, dict))
 
 
 def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:

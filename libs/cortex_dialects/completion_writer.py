@@ -35,8 +35,10 @@ class CompletionWriter:
     def take(self, event: CompletionEvent) -> bytes:
         """Return what an event becomes."""
         match event:
-            case TextDelta(text):
+            case TextDelta(text, ()):
                 return self._chunk({"content": text})
+            case TextDelta(text, logprobs):
+                return self._chunk({"content": text}, logprobs={"content": [*logprobs]})
             case ReasoningDelta(text):
                 return self._chunk({"reasoning_content": text})
             case ToolCallDelta(position, call, name, arguments):

@@ -2,13 +2,11 @@
 
 `message_start`, then for each block, numbered without gaps, `content_block_start`, its deltas and
 `content_block_stop`, then `message_delta` with the stop reason and the usage, then `message_stop`.
-Only one block is open at a time, so pieces of a tool call that come while another is open wait.
+Only one block is open at a time. What comes for another, while a call is open that is not whole
+yet, waits for its turn.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
-
-from orjson import JSONDecodeError, dumps, loads
+from typing import Any, Final, Literal, TypeAlias
 
 from cortex_dialects.completion_events import (
     CompletionEvent,
@@ -20,13 +18,12 @@ from cortex_dialects.completion_events import (
     UsageReported,
 )
 from cortex_dialects.failure import Envelope, Failure, render
+from cortex_dialects.messages.blocks import Block, Call, Prose
 from cortex_dialects.usage import Usage
 
 Events: TypeAlias = list[dict[str, Any]]
 
 PING_FRAME: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
-#: Thinking blocks carry a signature, and clients send it back. Ours says only where it came from.
-SIGNATURE: Final = "Y29ydGV4"
 
 _STOP_REASONS: Final = {
     "stop": "end_turn",
@@ -35,30 +32,6 @@ _STOP_REASONS: Final = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-
-
-@dataclass(slots=True)
-class _Call:
-    """A tool call as far as it came. `waiting` are the arguments that no event carried yet."""
-
-    id: str | None = None
-    name: str | None = None
-    arguments: list[str] = field(default_factory=list)
-    waiting: str = ""
-
-
-@dataclass(slots=True)
-class _State:
-    """What was written so far: whole blocks, the open one, and calls that wait their turn."""
-
-    content: list[dict[str, Any]] = field(default_factory=list)
-    kind: str | None = None
-    pieces: list[str] = field(default_factory=list)
-    position: int | None = None
-    calls: dict[int, _Call] = field(default_factory=dict)
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    usage: Usage | None = None
 
 
 class MessageWriter:
@@ -71,7 +44,14 @@ class MessageWriter:
         self._model = model
         self._request_id = request_id
         self._show_thinking = show_thinking
-        self._state = _State()
+        self._content: list[dict[str, Any]] = []
+        self._queue: list[Block] = []
+        self._open: Block | None = None
+        self._calls: dict[int, Call] = {}
+        self._begun = 0
+        self._stop_reason: str | None = None
+        self._stop_sequence: str | None = None
+        self._usage: Usage | None = None
 
     def open(self) -> Events:
         """Return `message_start`. How long the prompt is shows only at the end."""
@@ -81,32 +61,26 @@ class MessageWriter:
         """Return what an event becomes."""
         match event:
             case TextDelta(text):
-                return self._say("text", {"type": "text_delta", "text": text}, text)
+                return self._say("text", text)
             case ReasoningDelta(text):
-                if not self._show_thinking:
-                    return []
-                return self._say("thinking", {"type": "thinking_delta", "thinking": text}, text)
+                return self._say("thinking", text) if self._show_thinking else []
             case ToolCallDelta():
                 return self._call(event)
             case Finished(reason, stop_sequence):
                 self._finish(reason, stop_sequence)
             case UsageReported(usage):
-                self._state.usage = usage
+                self._usage = usage
             case Failed():
                 pass
         return []
 
     def close(self) -> Events:
         """Return the end of the message."""
-        state = self._state
-        events = self._close_block()
-        for position in sorted(state.calls):
-            events += self._open_call(position)
-            events += self._close_block()
-        delta = {"stop_reason": state.stop_reason, "stop_sequence": state.stop_sequence}
+        events = self._tell(closing=True)
+        delta = {"stop_reason": self._stop_reason, "stop_sequence": self._stop_sequence}
         return [
             *events,
-            {"type": "message_delta", "delta": delta, "usage": message_usage(state.usage)},
+            {"type": "message_delta", "delta": delta, "usage": message_usage(self._usage)},
             {"type": "message_stop"},
         ]
 
@@ -116,7 +90,7 @@ class MessageWriter:
 
     def answer(self) -> dict[str, Any]:
         """Return the whole message."""
-        return self._message(self._state.content, self._state.stop_reason)
+        return self._message(self._content, self._stop_reason)
 
     def _message(self, content: list[dict[str, Any]], stop_reason: str | None) -> dict[str, Any]:
         return {
@@ -126,108 +100,62 @@ class MessageWriter:
             "model": self._model,
             "content": content,
             "stop_reason": stop_reason,
-            "stop_sequence": self._state.stop_sequence,
-            "usage": message_usage(self._state.usage),
+            "stop_sequence": self._stop_sequence,
+            "usage": message_usage(self._usage),
         }
 
     def _finish(self, reason: str, stop_sequence: str | None) -> None:
-        state = self._state
-        state.stop_reason = _STOP_REASONS.get(reason, "end_turn")
-        if state.stop_reason == "end_turn" and self._called():
-            state.stop_reason = "tool_use"
-        elif state.stop_reason == "end_turn" and stop_sequence is not None:
-            state.stop_reason, state.stop_sequence = "stop_sequence", stop_sequence
+        self._stop_reason = _STOP_REASONS.get(reason, "end_turn")
+        if self._stop_reason == "end_turn" and self._calls:
+            self._stop_reason = "tool_use"
+        elif self._stop_reason == "end_turn" and stop_sequence is not None:
+            self._stop_reason, self._stop_sequence = "stop_sequence", stop_sequence
 
-    def _called(self) -> bool:
-        state = self._state
-        written = (block["type"] == "tool_use" for block in state.content)
-        return state.kind == "tool_use" or bool(state.calls) or any(written)
-
-    def _say(self, kind: str, delta: dict[str, Any], text: str) -> Events:
-        state = self._state
-        events: Events = []
-        if state.kind != kind:
-            events = self._close_block()
-            empty = {"text": ""} if kind == "text" else {"thinking": "", "signature": ""}
-            events.append(self._open_block(kind, {"type": kind, **empty}))
-        state.pieces.append(text)
-        index = len(state.content)
-        events.append({"type": "content_block_delta", "index": index, "delta": delta})
-        return events
+    def _say(self, kind: Literal["text", "thinking"], text: str) -> Events:
+        last = self._queue[-1] if self._queue else None
+        if not isinstance(last, Prose) or last.kind != kind:
+            last = Prose(kind)
+            self._queue.append(last)
+        last.more(text)
+        return self._tell()
 
     def _call(self, delta: ToolCallDelta) -> Events:
-        state = self._state
-        call = state.calls.setdefault(delta.position, _Call())
-        call.id = call.id or delta.id
-        call.name = call.name or delta.name
-        call.arguments.append(delta.arguments)
-        call.waiting += delta.arguments
+        call = self._calls.get(delta.position)
+        if call is None or call.is_another(delta):
+            call = Call(f"toolu_{self._id.removeprefix('msg_')}_{self._begun}")
+            self._begun += 1
+            self._calls[delta.position] = call
+            self._queue.append(call)
+        # To a call that has ended, nothing can be added: it was whole.
+        call.more(delta)
+        return self._tell()
+
+    def _tell(self, *, closing: bool = False) -> Events:
+        """Return the news of the first block, and of those behind it whose turn has come."""
         events: Events = []
-        if state.position is not None and state.position != delta.position:
-            if not _is_whole("".join(state.calls[state.position].arguments)):
-                return []
-            events = self._close_block()
-        if state.position is None:
-            if call.name is None:
-                return events
-            events += self._close_block() + self._open_call(delta.position)
-        elif call.waiting:
-            events.append(self._arguments(call))
+        while self._queue:
+            block = self._queue[0]
+            index = len(self._content)
+            if block is not self._open:
+                if not (block.can_begin or closing):
+                    break
+                self._open = block
+                begun = {"type": "content_block_start", "index": index}
+                events.append({**begun, "content_block": block.begin()})
+            if (delta := block.news()) is not None:
+                events.append(_delta(index, delta))
+            if not closing and (len(self._queue) == 1 or not block.is_whole):
+                break
+            if (delta := block.last_words()) is not None:
+                events.append(_delta(index, delta))
+            events.append({"type": "content_block_stop", "index": index})
+            self._content.append(block.content())
+            self._queue.pop(0)
         return events
 
-    def _open_call(self, position: int) -> Events:
-        state = self._state
-        call = state.calls[position]
-        state.position = position
-        block = {
-            "type": "tool_use",
-            "id": call.id or f"toolu_{self._id.removeprefix('msg_')}_{position}",
-            "name": call.name or "",
-            "input": {},
-        }
-        events = [self._open_block("tool_use", block)]
-        if call.waiting:
-            events.append(self._arguments(call))
-        return events
 
-    def _arguments(self, call: _Call) -> dict[str, Any]:
-        text, call.waiting = call.waiting, ""
-        delta = {"type": "input_json_delta", "partial_json": text}
-        return {"type": "content_block_delta", "index": len(self._state.content), "delta": delta}
-
-    def _open_block(self, kind: str, block: dict[str, Any]) -> dict[str, Any]:
-        state = self._state
-        state.kind, state.pieces = kind, []
-        if kind == "tool_use":
-            state.pieces = [block["id"], block["name"]]
-        return {
-            "type": "content_block_start",
-            "index": len(state.content),
-            "content_block": block,
-        }
-
-    def _close_block(self) -> Events:
-        state = self._state
-        if state.kind is None:
-            return []
-        index = len(state.content)
-        events: Events = []
-        if state.kind == "text":
-            state.content.append({"type": "text", "text": "".join(state.pieces)})
-        elif state.kind == "thinking":
-            delta = {"type": "signature_delta", "signature": SIGNATURE}
-            events.append({"type": "content_block_delta", "index": index, "delta": delta})
-            thought = "".join(state.pieces)
-            block = {"type": "thinking", "thinking": thought, "signature": SIGNATURE}
-            state.content.append(block)
-        elif state.position is not None:
-            call = state.calls.pop(state.position)
-            call_id, name = state.pieces
-            given = read_input("".join(call.arguments))
-            state.content.append({"type": "tool_use", "id": call_id, "name": name, "input": given})
-            state.position = None
-        state.kind = None
-        return [*events, {"type": "content_block_stop", "index": index}]
+def _delta(index: int, delta: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
 
 
 def message_usage(usage: Usage | None) -> dict[str, Any]:
@@ -240,24 +168,3 @@ def message_usage(usage: Usage | None) -> dict[str, Any]:
         "cache_read_input_tokens": cached,
         "output_tokens": known.completion,
     }
-
-
-def read_input(arguments: str) -> dict[str, Any]:
-    """Return a call's arguments as an object; text that is none stays, under a name of its own.
-
-    A call that was cut short by the token limit is such a text.
-    """
-    try:
-        value = loads(arguments or "{}")
-        dumps(value)  # What is nested too deeply could be read, but not sent.
-    except (JSONDecodeError, TypeError):
-        return {"unparsed_arguments": arguments}
-    return value if isinstance(value, dict) else {"unparsed_arguments": arguments}
-
-
-def _is_whole(arguments: str) -> bool:
-    try:
-        loads(arguments or "{}")
-    except JSONDecodeError:
-        return False
-    return True

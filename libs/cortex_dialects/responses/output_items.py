@@ -3,6 +3,7 @@
 An item's last event carries it whole, under `item`. Events get their numbers where they are sent.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from cortex_dialects.responses.custom_input import CustomInput
@@ -35,17 +36,20 @@ class MessageItem:
         self._id = item_id
         self._index = index
         self._pieces: list[str] = []
+        self._logprobs: list[dict[str, Any]] = []
 
     def begin(self) -> Events:
         """Open the item and its one part."""
         return [
             _added(self._item([], IN_PROGRESS), self._index),
-            self._event("response.content_part.added", part=_text_part("")),
+            self._event("response.content_part.added", part=_text_part("", [])),
         ]
 
-    def more(self, text: str) -> Events:
+    def more(self, text: str, logprobs: Sequence[dict[str, Any]] = ()) -> Events:
         """Grow the text."""
+        told = [_logprob(one) for one in logprobs]
         self._pieces.append(text)
+        self._logprobs += told
         return [
             {
                 "type": "response.output_text.delta",
@@ -53,17 +57,18 @@ class MessageItem:
                 "output_index": self._index,
                 "content_index": 0,
                 "delta": text,
-                "logprobs": [],
+                "logprobs": told,
             }
         ]
 
     def end(self, status: str) -> Events:
         """Close the part and the item."""
         text = "".join(self._pieces)
+        part = _text_part(text, self._logprobs)
         return [
-            self._event("response.output_text.done", text=text, logprobs=[]),
-            self._event("response.content_part.done", part=_text_part(text)),
-            _done(self._item([_text_part(text)], status), self._index),
+            self._event("response.output_text.done", text=text, logprobs=self._logprobs),
+            self._event("response.content_part.done", part=part),
+            _done(self._item([part], status), self._index),
         ]
 
     def _item(self, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
@@ -212,8 +217,29 @@ class CustomCallItem:
         return {**head, "input": text}
 
 
-def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _text_part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _logprob(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one token's log probability with every field that this dialect has."""
+    top = told.get("top_logprobs")
+    return {
+        **_likely(told),
+        "top_logprobs": [
+            _likely(one) for one in (top if isinstance(top, list) else []) if isinstance(one, dict)
+        ],
+    }
+
+
+def _likely(told: Mapping[str, Any]) -> dict[str, Any]:
+    token = told.get("token")
+    text = token if isinstance(token, str) else ""
+    return {
+        "token": text,
+        "bytes": told.get("bytes") or list(text.encode("utf-8", "surrogatepass")),
+        "logprob": told.get("logprob"),
+    }
 
 
 def _summary_part(text: str) -> dict[str, Any]:

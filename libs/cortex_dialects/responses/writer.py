@@ -6,7 +6,7 @@ with others stays open, so that nothing of it is lost.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from cortex_dialects.completion_events import (
     CompletionEvent,
@@ -31,6 +31,8 @@ from cortex_dialects.responses.response_object import (
     usage_object,
 )
 from cortex_dialects.responses.tools import read_tools
+
+_Growing = TypeVar("_Growing", MessageItem, ReasoningItem)
 
 
 class ResponsesWriter:
@@ -103,14 +105,12 @@ class ResponsesWriter:
 
     def _taken(self, event: CompletionEvent) -> Events:
         match event:
-            case TextDelta(text) if text:
-                if isinstance(self._growing, MessageItem):
-                    return self._growing.more(text)
-                return self._begin(MessageItem, "msg", text)
+            case TextDelta(text, logprobs) if text:
+                begun, message = self._in(MessageItem, "msg")
+                return begun + message.more(text, logprobs)
             case ReasoningDelta(text) if text:
-                if isinstance(self._growing, ReasoningItem):
-                    return self._growing.more(text)
-                return self._begin(ReasoningItem, "rs", text)
+                begun, thoughts = self._in(ReasoningItem, "rs")
+                return begun + thoughts.more(text)
             case ToolCallDelta():
                 return self._call(event)
             case Finished(reason, _):
@@ -119,11 +119,15 @@ class ResponsesWriter:
                 self._response["usage"] = usage_object(usage)
         return []
 
-    def _begin(self, kind: type[MessageItem | ReasoningItem], prefix: str, text: str) -> Events:
+    def _in(self, kind: type[_Growing], prefix: str) -> tuple[Events, _Growing]:
+        """Return the growing item of a kind, and the events that began it if it is a new one."""
+        if isinstance(self._growing, kind):
+            return [], self._growing
         events = self._make_way()
         index = self._next_index()
-        self._growing = kind(f"{prefix}_{self._suffix}_{index}", index)
-        return [*events, *self._growing.begin(), *self._growing.more(text)]
+        item = kind(f"{prefix}_{self._suffix}_{index}", index)
+        self._growing = item
+        return events + item.begin(), item
 
     def _call(self, delta: ToolCallDelta) -> Events:
         call = self._calls.get(delta.position)

@@ -55,7 +55,12 @@ def calls(draw: st.DrawFn) -> list[list[ToolCallDelta]]:
 def answers(draw: st.DrawFn) -> list[CompletionEvent]:
     """Return one whole answer: thoughts and text in any order, calls, the finish, the usage."""
     events: list[CompletionEvent] = list(
-        draw(st.lists(st.builds(TextDelta, texts) | st.builds(ReasoningDelta, texts), max_size=6))
+        draw(
+            st.lists(
+                st.builds(TextDelta, texts, st.just(())) | st.builds(ReasoningDelta, texts),
+                max_size=6,
+            )
+        )
     )
     reason = draw(st.sampled_from(["stop", "length", "content_filter", "engine's own"]))
     if draw(st.booleans()):
@@ -70,7 +75,7 @@ def answers(draw: st.DrawFn) -> list[CompletionEvent]:
 
 #: Anything an engine could send, in an order that none should.
 chaos = st.lists(
-    st.builds(TextDelta, texts)
+    st.builds(TextDelta, texts, st.just(()))
     | st.builds(ReasoningDelta, texts)
     | st.builds(
         ToolCallDelta,

@@ -350,3 +350,22 @@ def test_an_engines_error_ends_the_stream() -> None:
     assert last is not None
     assert last["type"] == "response.failed"
     assert last["response"]["error"] == {"code": "server_error", "message": "out of memory"}
+
+
+def test_log_probabilities_are_told_with_the_text_and_once_more_whole() -> None:
+    """Every field is there, whatever the engine leaves out."""
+    made = writer_for({})
+    made.open()
+    row = {"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Ho", "logprob": -1.5}]}
+    (*_, delta) = made.take(TextDelta("Hi", (row,)))
+    made.take(Finished("stop"))
+    made.close()
+
+    told = {
+        "token": "Hi",
+        "bytes": [72, 105],
+        "logprob": -0.5,
+        "top_logprobs": [{"token": "Ho", "bytes": [72, 111], "logprob": -1.5}],
+    }
+    assert delta["logprobs"] == [told]
+    assert made.answer()["output"][0]["content"][0]["logprobs"] == [told]

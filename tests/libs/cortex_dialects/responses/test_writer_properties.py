@@ -25,7 +25,7 @@ from tests.libs.cortex_dialects.responses.sdk import check_answer, check_event
 PIECES = ['{"inp', 'ut":"', "a\\", 'n"}', "{}", '{"a":1}', " ", "", "\\ud83d", "\\ude00"]
 NAMES = [None, "shell", "apply_patch", "mcp__files__read", "elsewhere"]
 EVENTS: st.SearchStrategy[CompletionEvent] = st.one_of(
-    st.builds(TextDelta, st.sampled_from(["a", "é", ""])),
+    st.builds(TextDelta, st.sampled_from(["a", "é", ""]), st.just(())),
     st.builds(ReasoningDelta, st.sampled_from(["hm", ""])),
     st.builds(
         ToolCallDelta,
