@@ -6,7 +6,7 @@
 
 The newest packages are installed from npm into a folder that is thrown away, unless one is named.
 The agents run without any network but loopback, in homes of their own. Needs Linux, npm and the
-right to make network namespaces. Every fault at every boundary takes about ten minutes.
+right to make network namespaces. Every fault at every boundary takes about five minutes.
 """
 
 import json

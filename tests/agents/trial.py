@@ -77,8 +77,10 @@ def run(
     agent: Agent, packages: Path, folder: Path, fault: Fault | None = None, prompt: str = TASK
 ) -> Trial:
     """Run an agent in a home and a project of its own below `folder`, which is empty."""
-    home, project, daemons = (folder / name for name in ("home", "project", "daemons"))
-    for one in (home, project, daemons):
+    home, project, daemons, rest = (
+        folder / name for name in ("home", "project", "daemons", "temporary")
+    )
+    for one in (home, project, daemons, rest):
         one.mkdir(parents=True)
     script = Script(fault)
     with scripted_node(script) as node, workbench(daemons) as bench:
@@ -93,7 +95,12 @@ def run(
             began = time.monotonic()
             status, printed = _run(
                 [str(agent.executable(packages)), *agent.arguments(tap.url, prompt)],
-                {"HOME": str(home), "PATH": "/usr/bin:/bin", **agent.environment(tap.url)},
+                {
+                    "HOME": str(home),
+                    "TMPDIR": str(rest),
+                    "PATH": "/usr/bin:/bin",
+                    **agent.environment(tap.url),
+                },
                 project,
             )
             secs = time.monotonic() - began
