@@ -65,14 +65,14 @@ class Prose:
 class Call:
     """A call of a tool. Until its arguments begin as an object does, none of them are told."""
 
-    __slots__ = ("_arguments", "_fallback_id", "_id", "_name", "_told")
-    kind: Final = "tool_use"
+    __slots__ = ("_arguments", "_fallback_id", "_id", "_is_object", "_name", "_told")
 
     def __init__(self, fallback_id: str) -> None:
         self._fallback_id = fallback_id
         self._id: str | None = None
         self._name: str | None = None
         self._arguments: list[str] = []
+        self._is_object: bool | None = None
         self._told = 0
 
     @property
@@ -101,6 +101,8 @@ class Call:
         self._name = self._name or delta.name
         if delta.arguments:
             self._arguments.append(delta.arguments)
+            if self._is_object is None and (begun := delta.arguments.lstrip()):
+                self._is_object = begun.startswith("{")
 
     def begin(self) -> dict[str, Any]:
         """Return what the block begins as; nothing can change who is called any more."""
@@ -110,7 +112,7 @@ class Call:
 
     def news(self) -> dict[str, Any] | None:
         """Return as a delta what has not been told yet."""
-        if not self._told and not "".join(self._arguments).lstrip().startswith("{"):
+        if not self._is_object:
             return None
         text = "".join(self._arguments[self._told :])
         self._told = len(self._arguments)
@@ -118,7 +120,7 @@ class Call:
 
     def last_words(self) -> dict[str, Any] | None:
         """Return the delta before the end: arguments that never began as an object does."""
-        if self._told or not self._arguments:
+        if self._is_object or not self._arguments:
             return None
         text = dumps(read_input("".join(self._arguments))).decode()
         return {"type": "input_json_delta", "partial_json": text}

@@ -1,6 +1,7 @@
 """Completions become messages in the order that clients expect."""
 
 from collections.abc import Iterable, Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from cortex_dialects.completion_events import (
     UsageReported,
 )
 from cortex_dialects.messages import MessageReader, MessageWriter, read_message
-from tests.libs.cortex_dialects.completions import answers, chaos, merged
+from tests.libs.cortex_dialects.completions import answers, calls, chaos, merged
 from tests.libs.cortex_dialects.messages.grammar import accept, folded
 
 LOST = Failure(status=503, type="api_error", message="lost")
@@ -127,6 +128,108 @@ def test_calls_that_come_side_by_side_are_told_one_after_the_other() -> None:
     assert [(b["name"], b["input"]) for b in message["content"]] == [
         ("f", {"x": 1}),
         ("g", {"y": 2}),
+    ]
+
+
+def test_a_call_that_has_no_arguments_yet_is_not_over() -> None:
+    """Some engines name every call first, and then give each its arguments in turn."""
+    events, message = written(
+        [
+            ToolCallDelta(0, "a", "f", ""),
+            ToolCallDelta(1, "b", "g", ""),
+            ToolCallDelta(0, None, None, '{"x":1}'),
+            ToolCallDelta(1, None, None, '{"y":2}'),
+            Finished("tool_calls"),
+        ]
+    )
+
+    accept(events)
+    assert [(b["id"], b["name"], b["input"]) for b in message["content"]] == [
+        ("a", "f", {"x": 1}),
+        ("b", "g", {"y": 2}),
+    ]
+
+
+def test_another_call_at_the_same_position_is_another_call() -> None:
+    """Some engines number none of them."""
+    events, message = written(
+        [
+            ToolCallDelta(0, "a", "f", "{}"),
+            ToolCallDelta(0, "b", "g", '{"y":'),
+            ToolCallDelta(0, None, None, "2}"),
+            Finished("tool_calls"),
+        ]
+    )
+
+    accept(events)
+    assert [(b["id"], b["name"], b["input"]) for b in message["content"]] == [
+        ("a", "f", {}),
+        ("b", "g", {"y": 2}),
+    ]
+
+
+def test_text_in_the_middle_of_a_call_waits_for_its_end() -> None:
+    """A call cut in two would be two broken ones."""
+    events, message = written(
+        [
+            ToolCallDelta(0, "a", "f", '{"x"'),
+            TextDelta("And"),
+            ToolCallDelta(0, None, None, ":1}"),
+            TextDelta(" so on"),
+            Finished("tool_calls"),
+        ]
+    )
+
+    accept(events)
+    assert message["content"] == [
+        {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
+        {"type": "text", "text": "And so on"},
+    ]
+
+
+def test_pieces_after_the_end_of_a_call_begin_no_other() -> None:
+    """A call without a name is one that no client can answer."""
+    _, message = written(
+        [
+            ToolCallDelta(0, "a", "f", "{}"),
+            TextDelta("Well"),
+            ToolCallDelta(0, None, None, " "),
+            Finished("tool_calls"),
+        ]
+    )
+
+    assert [block["type"] for block in message["content"]] == ["tool_use", "text"]
+
+
+@pytest.mark.parametrize("arguments", ["city=Paris", "[1]", "null", ' "x"', " "])
+def test_arguments_that_are_no_object_are_one_in_the_stream_too(arguments: str) -> None:
+    """Clients read what they put together as an object, and fail on anything else."""
+    cut = [ToolCallDelta(0, None, None, piece) for piece in arguments]
+    events, message = written([ToolCallDelta(0, "a", "f", ""), *cut, Finished("tool_calls")])
+    streamed = folded(events)["content"][0]["input"]
+
+    assert loads(streamed) == message["content"][0]["input"] == {"unparsed_arguments": arguments}
+
+
+@given(made=calls(), order=st.randoms(use_true_random=False))
+def test_calls_come_whole_however_their_pieces_are_mixed(
+    made: list[list[ToolCallDelta]], order: Random
+) -> None:
+    """As long as the pieces of each are in order."""
+    left = [list(pieces) for pieces in made]
+    mixed = []
+    while any(left):
+        mixed.append(order.choice([pieces for pieces in left if pieces]).pop(0))
+    events, message = written([*mixed, Finished("tool_calls")])
+
+    accept(events)
+    told = {block["id"]: (block["name"], block["input"]) for block in message["content"]}
+    assert told == {
+        pieces[0].id: (pieces[0].name, loads("".join(piece.arguments for piece in pieces)))
+        for pieces in made
+    }
+    assert [block["name"] for block in folded(events)["content"]] == [
+        block["name"] for block in message["content"]
     ]
 
 
