@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,11 +50,12 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What an engine says in one answer."""
+    """What an engine says in one answer. Calls side by side: a piece of each in turn."""
 
     text: str = ""
     thoughts: str = ""
     calls: Sequence[Call] = ()
+    side_by_side: bool = False
     finish: str = "stop"
     stopped_by: str | None = None
 
@@ -74,13 +76,10 @@ class Turn:
         """Return the answer as a stream's frames, everything cut into small pieces."""
         said = [_more(reasoning_content=piece) for piece in _pieces(self.thoughts)]
         said += [_more(content=piece) for piece in _pieces(self.text)]
-        for index, (id_, name, arguments) in enumerate(self.calls):
-            begun = {"id": id_, "type": "function", "function": {"name": name, "arguments": ""}}
-            said.append(_more(tool_calls=[{"index": index, **begun}]))
-            said += [
-                _more(tool_calls=[{"index": index, "function": {"arguments": piece}}])
-                for piece in _pieces(arguments)
-            ]
+        calls = [_call(index, call) for index, call in enumerate(self.calls)]
+        if self.side_by_side:
+            calls = [[piece for row in zip_longest(*calls, fillvalue=b"") for piece in row]]
+        said += [piece for call in calls for piece in call if piece]
         return [frame(ROLE), *said, frame(delta(None, **self._end())), frame(USAGE), DONE]
 
     def _end(self) -> dict[str, Any]:
@@ -92,6 +91,14 @@ class Turn:
 
 def _more(**said: Any) -> bytes:
     return frame(delta(None, delta=said))
+
+
+def _call(index: int, call: Call) -> list[bytes]:
+    id_, name, given = call
+    begun = {"id": id_, "type": "function", "function": {"name": name, "arguments": ""}}
+    more = [{"function": {"arguments": piece}} for piece in _pieces(given)]
+    said: list[dict[str, Any]] = [begun, *more]
+    return [_more(tool_calls=[{"index": index, **one}]) for one in said]
 
 
 def _pieces(text: str) -> list[str]:

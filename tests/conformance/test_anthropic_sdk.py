@@ -235,9 +235,12 @@ def test_tools_over_three_turns(client: Anthropic, fleet: Fleet, stream: bool) -
     ]
 
 
-def test_the_input_of_a_call_arrives_piece_by_piece(client: Anthropic, fleet: Fleet) -> None:
-    """The pieces are those that the node sent."""
-    fleet.node.reply = script(Turn(calls=[PARIS, CLOCK]))
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_the_input_of_a_call_arrives_piece_by_piece(
+    client: Anthropic, fleet: Fleet, side_by_side: bool
+) -> None:
+    """The pieces are those that the node sent, and each is its own call's."""
+    fleet.node.reply = script(Turn(calls=[PARIS, CLOCK], side_by_side=side_by_side))
     pieces: dict[int, str] = {0: "", 1: ""}
     for event in client.messages.create(**ASK, tools=TOOLS, stream=True):
         if event.type == "content_block_delta" and event.delta.type == "input_json_delta":
@@ -245,6 +248,17 @@ def test_the_input_of_a_call_arrives_piece_by_piece(client: Anthropic, fleet: Fl
 
     assert pieces[0] == PARIS[2]
     assert json.loads(pieces[1] or "{}") == {}
+
+
+@both_ways
+def test_arguments_that_are_no_object_are_shown(
+    client: Anthropic, fleet: Fleet, stream: bool
+) -> None:
+    """Under a name of their own: the SDK would fail on anything but an object."""
+    fleet.node.reply = script(Turn(calls=[("call_1", "weather", "city=Paris")]))
+
+    (block,) = blocks(told(client, stream=stream, tools=TOOLS))
+    assert block["input"] == {"unparsed_arguments": "city=Paris"}
 
 
 @both_ways

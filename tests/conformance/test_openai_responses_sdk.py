@@ -204,9 +204,12 @@ def test_tools_over_three_turns(client: OpenAI, fleet: Fleet, stream: bool) -> N
     ]
 
 
-def test_the_arguments_of_a_call_arrive_piece_by_piece(client: OpenAI, fleet: Fleet) -> None:
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_the_arguments_of_a_call_arrive_piece_by_piece(
+    client: OpenAI, fleet: Fleet, side_by_side: bool
+) -> None:
     """The pieces are those that the node sent, and the last event has the whole."""
-    fleet.node.reply = script(Turn(calls=[PARIS, CLOCK]))
+    fleet.node.reply = script(Turn(calls=[PARIS, CLOCK], side_by_side=side_by_side))
     pieces: dict[int, str] = {}
     done: dict[int, str] = {}
     for event in client.responses.create(**ASK, tools=TOOLS, stream=True):
