@@ -121,6 +121,8 @@ def read_messages(raw: bytes, ticket: Ticket) -> Translated:
     """Return an Anthropic Messages request. Raises BadBody."""
     front = read_front(raw)
     show_thinking = messages.shows_thinking(front.body)
+    chat = messages.to_chat(front.body)
+    known = {call["id"] for turn in chat["messages"] for call in turn.get("tool_calls", ())}
 
     def writer() -> EventWriter:
         return messages.MessageWriter(
@@ -128,9 +130,9 @@ def read_messages(raw: bytes, ticket: Ticket) -> Translated:
             model=front.model,
             request_id=ticket.request_id,
             show_thinking=show_thinking,
+            known_calls=known,
         )
 
-    chat = messages.to_chat(front.body)
     return Translated(front, chat, writer, messages.PING_FRAME)
 
 

@@ -63,12 +63,17 @@ class Prose:
 
 
 class Call:
-    """A call of a tool. Until its arguments begin as an object does, none of them are told."""
+    """A call of a tool. Until its arguments begin as an object does, none of them are told.
 
-    __slots__ = ("_arguments", "_fallback_id", "_id", "_is_object", "_name", "_told")
+    `taken` are the ids that the conversation has, to which this one's is added; `spare_id` is told
+    where the engine gives none, or one of those.
+    """
 
-    def __init__(self, fallback_id: str) -> None:
-        self._fallback_id = fallback_id
+    __slots__ = ("_arguments", "_id", "_is_object", "_name", "_taken", "_told", "_told_id")
+
+    def __init__(self, spare_id: str, taken: set[str]) -> None:
+        self._told_id = spare_id
+        self._taken = taken
         self._id: str | None = None
         self._name: str | None = None
         self._arguments: list[str] = []
@@ -106,9 +111,11 @@ class Call:
 
     def begin(self) -> dict[str, Any]:
         """Return what the block begins as; nothing can change who is called any more."""
-        self._id = self._id or self._fallback_id
         self._name = self._name or ""
-        return {"type": "tool_use", "id": self._id, "name": self._name, "input": {}}
+        if self._id is not None and self._id not in self._taken:
+            self._told_id = self._id
+        self._taken.add(self._told_id)
+        return self._block({})
 
     def news(self) -> dict[str, Any] | None:
         """Return as a delta what has not been told yet."""
@@ -127,7 +134,10 @@ class Call:
 
     def content(self) -> dict[str, Any]:
         """Return the whole block."""
-        return {**self.begin(), "input": read_input("".join(self._arguments))}
+        return self._block(read_input("".join(self._arguments)))
+
+    def _block(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "tool_use", "id": self._told_id, "name": self._name, "input": arguments}
 
 
 Block: TypeAlias = Prose | Call

@@ -6,6 +6,7 @@ Only one block is open at a time. What comes for another, while a call is open t
 yet, waits for its turn.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
 from cortex_dialects.completion_events import (
@@ -35,15 +36,26 @@ _STOP_REASONS: Final = {
 
 
 class MessageWriter:
-    """Writes one message. `show_thinking` False leaves thoughts out, for clients that want none."""
+    """Writes one message. `show_thinking` False leaves thoughts out, for clients that want none.
+
+    `known_calls` are ids that the conversation has already. Some engines number the calls of each
+    answer anew, and agents take a call whose id they know for one that they have carried out.
+    """
 
     def __init__(
-        self, *, message_id: str, model: str, request_id: str, show_thinking: bool = True
+        self,
+        *,
+        message_id: str,
+        model: str,
+        request_id: str,
+        show_thinking: bool = True,
+        known_calls: Iterable[str] = (),
     ) -> None:
         self._id = message_id
         self._model = model
         self._request_id = request_id
         self._show_thinking = show_thinking
+        self._known_calls = set(known_calls)
         self._content: list[dict[str, Any]] = []
         self._queue: list[Block] = []
         self._open: Block | None = None
@@ -122,7 +134,8 @@ class MessageWriter:
     def _call(self, delta: ToolCallDelta) -> Events:
         call = self._calls.get(delta.position)
         if call is None or call.is_another(delta):
-            call = Call(f"toolu_{self._id.removeprefix('msg_')}_{self._begun}")
+            spare_id = f"toolu_{self._id.removeprefix('msg_')}_{self._begun}"
+            call = Call(spare_id, self._known_calls)
             self._begun += 1
             self._calls[delta.position] = call
             self._queue.append(call)

@@ -19,7 +19,7 @@ from cortex_dialects import (
     read_passed,
     read_responses,
 )
-from cortex_dialects.completion_events import CompletionEvent, Finished
+from cortex_dialects.completion_events import CompletionEvent, Finished, ToolCallDelta
 from tests.libs.cortex_dialects.completions import answer_of, answers, cut, objects, stream_of
 
 TICKET = Ticket(request_id="req-1", answer_id="abc", created=7)
@@ -151,6 +151,21 @@ def test_a_body_in_the_nodes_dialect_is_not_touched() -> None:
     raw = b'{ "model":"m" , "messages":[], "future": {"a": 1.0e0} }'
 
     assert read_passed(raw, "/v1/chat/completions").node_body("m") is raw
+
+
+def test_ids_of_calls_in_the_conversation_are_not_used_again() -> None:
+    """Whatever the engine calls its next one."""
+    call = {"type": "tool_use", "id": "call_0", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "call_0", "content": "x"}
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    made = exchange("anthropic", messages=turns)
+    again: list[CompletionEvent] = [ToolCallDelta(0, "call_0", "f", "{}"), Finished("tool_calls")]
+
+    assert b'"call_0"' not in told(made, [stream_of(again)])
 
 
 def test_what_cannot_be_written_again_is_refused() -> None:

@@ -240,6 +240,26 @@ def test_arguments_cut_short_stay_readable() -> None:
     assert message["content"][0]["input"] == {"unparsed_arguments": '{"x": "hal'}
 
 
+def test_a_calls_id_is_new_to_the_conversation() -> None:
+    """An agent does not carry out a call whose id it knows; engines number theirs anew."""
+    made = MessageWriter(message_id="msg_1", model="m", request_id="r", known_calls=["call_1"])
+    made.open()
+    for event in (
+        ToolCallDelta(0, "call_1", "f", "{}"),
+        ToolCallDelta(1, "call_2", "f", "{}"),
+        ToolCallDelta(2, "call_2", "f", "{}"),
+        Finished("tool_calls"),
+    ):
+        made.take(event)
+    made.close()
+
+    assert [block["id"] for block in made.answer()["content"]] == [
+        "toolu_1_0",
+        "call_2",
+        "toolu_1_2",
+    ]
+
+
 def test_thoughts_are_left_out_for_clients_that_want_none() -> None:
     """Many read the first block as text."""
     _, message = written(
