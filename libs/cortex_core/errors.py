@@ -4,6 +4,7 @@ ApiError                        abstract: status, type, code, and whether trying
 ├── InvalidRequest       400    the body or a parameter is wrong; `code` says which way
 ├── ModelNotFound        404    nobody serves it and nobody could
 ├── ModelInfeasible      404    it is known, and no device of the fleet can ever hold it
+├── ThreadNotFound       404    the request goes on with a conversation, and none are kept here
 ├── RouteNotFound        404
 ├── MethodNotAllowed     405
 ├── InsufficientVram     409    neuron: a load does not fit; nothing was touched
@@ -28,6 +29,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cortex_dialects import BadBody, Envelope, Failure, render
+from cortex_dialects.failure import THREAD_NOT_FOUND
 
 
 class ApiError(Exception):
@@ -82,6 +84,13 @@ class ModelInfeasible(ApiError):
 
     status, type = 404, "invalid_request_error"
     default_code = "model_infeasible"
+
+
+class ThreadNotFound(ApiError):
+    """The request goes on with a conversation that would have to be kept here."""
+
+    status, type = 404, "invalid_request_error"
+    default_code = THREAD_NOT_FOUND
 
 
 class RouteNotFound(ApiError):
@@ -213,8 +222,10 @@ def envelope(
     return render(failure(error), kind, request_id)
 
 
-def refused_body(error: BadBody) -> InvalidRequest:
+def refused_body(error: BadBody) -> ApiError:
     """Return a request that could not be read as the answer to it."""
+    if error.code == THREAD_NOT_FOUND:
+        return ThreadNotFound(error.message, param=error.param)
     return InvalidRequest(error.message, code=error.code, param=error.param)
 
 

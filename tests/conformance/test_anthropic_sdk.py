@@ -9,7 +9,11 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
-from anthropic.types import Message
+from anthropic.types import Message, ThreadNotFoundError
+from anthropic.types.beta.message_create_params import (
+    MessageCreateParamsBase as BetaMessageCreateParamsBase,
+)
+from anthropic.types.message_create_params import MessageCreateParamsBase
 
 from tests.conformance.scripted import (
     SCRIPTED,
@@ -373,6 +377,60 @@ def test_the_beta_namespace(client: Anthropic, fleet: Fleet) -> None:
     assert [block.type for block in final.content] == ["text"]
     assert counted.input_tokens > 0
     assert client.beta.models.retrieve("claude-demo").display_name == "demo"
+
+
+def test_everything_the_sdk_can_ask_is_read_here(client: Anthropic, fleet: Fleet) -> None:
+    """No node gets a field that only Anthropic's servers know."""
+    fields = {
+        *MessageCreateParamsBase.__annotations__,
+        *BetaMessageCreateParamsBase.__annotations__,
+    }
+    fleet.node.reply = script(Turn(text="Yes."))
+    refused_here: Any = {"mcp_servers", "thread", "compaction"}
+    given = dict.fromkeys(fields - {"model", "max_tokens", "messages", *refused_here})
+    client.messages.create(**ASK, extra_body=given)
+
+    ours = {"model", "max_tokens", "messages", "chat_template_kwargs"}
+    assert set(fleet.received()) & fields <= ours
+
+
+@both_ways
+def test_a_thread_is_replayed_since_none_are_kept(
+    client: Anthropic, fleet: Fleet, stream: bool
+) -> None:
+    """The SDK's tool runner sends only what is new, until it hears that we have no more."""
+    again = ("call_2", "weather", arguments(city="Rome"))
+    fleet.node.reply = script(
+        Turn(calls=[("call_1", "weather", arguments(city="Paris"))]),
+        Turn(calls=[again]),
+        Turn(text="Sunny."),
+    )
+
+    @anthropic.beta_tool
+    def weather(city: str) -> str:
+        """Tell the weather of a city."""
+        return f"fine in {city}"
+
+    asked: Any = {**ASK, "tools": [weather]}
+    if stream:
+        runner: Any = client.beta.messages.tool_runner(**asked, stream=True)
+        last = [events.get_final_message() for events in runner][-1]
+    else:
+        last = client.beta.messages.tool_runner(**asked).until_done()
+
+    assert last.content[0].text == "Sunny."
+    assert [turn["role"] for turn in fleet.received()["messages"]] == [
+        *("user", "assistant", "tool"),
+        *("assistant", "tool"),
+    ]
+    assert fleet.received()["tools"][0]["function"]["name"] == "weather"
+
+
+def test_what_goes_on_with_a_thread_is_not_found(client: Anthropic) -> None:
+    """Never answered as if it were the whole conversation."""
+    going_on: Any = {"type": "continue", "previous_message_id": "msg_1"}
+    with pytest.raises(ThreadNotFoundError):
+        client.beta.messages.create(**ASK, thread=going_on)
 
 
 @both_ways

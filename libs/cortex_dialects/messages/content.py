@@ -47,6 +47,10 @@ def assistant_turn(content: Any, where: str) -> dict[str, Any]:
             case "text":
                 text = as_text(block.get("text"), f"{place}.text")
                 parts.append({"type": "text", "text": text})
+            case "compaction" if block.get("content") is not None:
+                # What stands for the turns before it; other than its seal, it can be read.
+                text = as_text(block["content"], f"{place}.content")
+                parts.append({"type": "text", "text": text})
             case "thinking":
                 thoughts.append(as_text(block.get("thinking"), f"{place}.thinking"))
             case "tool_use":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cortex_dialects.bad_body import BadBody
+from cortex_dialects.failure import THREAD_NOT_FOUND
 from cortex_dialects.messages.content import assistant_turn, user_turns
 from cortex_dialects.messages.reading import as_list, as_name, as_object, as_text
 from cortex_dialects.messages.tools import chat_tool_choice, chat_tools
@@ -21,9 +22,14 @@ BILLING_PREFIX: Final = "x-anthropic-billing-header:"
 _OWN_FIELDS: Final = frozenset(
     {
         "betas",
+        "billing_policy",
         "cache_control",
+        "compaction",
         "container",
         "context_management",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
         "inference_geo",
         "mcp_servers",
         "messages",
@@ -36,8 +42,11 @@ _OWN_FIELDS: Final = frozenset(
         "stream",
         "system",
         "thinking",
+        "thread",
         "tool_choice",
         "tools",
+        "user_profile_id",
+        "workspace_id",
     }
 )
 
@@ -50,12 +59,7 @@ def to_chat(body: dict[str, Any]) -> dict[str, Any]:
     """
     chat: dict[str, Any] = {k: v for k, v in body.items() if k not in _OWN_FIELDS}
     _check_max_tokens(body)
-    if body.get("mcp_servers"):
-        raise BadBody(
-            "MCP servers are called by the client here, not by the server",
-            code="unsupported_parameter",
-            param="mcp_servers",
-        )
+    _refuse_what_a_server_would_do(body)
     chat["messages"] = list(_messages(body))
     if body.get("stream"):
         chat["stream"] = True
@@ -121,6 +125,30 @@ def _system_texts(value: Any, where: str) -> Iterator[str]:
         text = as_text(block.get("text"), f"{where}.{number}.text")
         if text and not text.startswith(BILLING_PREFIX):
             yield text
+
+
+def _refuse_what_a_server_would_do(body: dict[str, Any]) -> None:
+    """Refuse what would change the answer and that only Anthropic's servers do."""
+    thread = body.get("thread")
+    # A thread begins with the whole conversation; what goes on with it holds only what is new.
+    if isinstance(thread, dict) and thread.get("type") != "create":
+        raise BadBody(
+            "conversations are not kept here: send the whole of it in 'messages'",
+            code=THREAD_NOT_FOUND,
+            param="thread",
+        )
+    if body.get("mcp_servers"):
+        raise BadBody(
+            "MCP servers are called by the client here, not by the server",
+            code="unsupported_parameter",
+            param="mcp_servers",
+        )
+    if body.get("compaction"):
+        raise BadBody(
+            "conversations are compacted by the client here: ask for a summary in 'messages'",
+            code="unsupported_parameter",
+            param="compaction",
+        )
 
 
 def _check_max_tokens(body: dict[str, Any]) -> None:

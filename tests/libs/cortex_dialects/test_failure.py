@@ -47,6 +47,15 @@ def test_a_prompt_too_long_is_told_in_the_sentence_that_agents_compact_on() -> N
     assert anthropic(code=code, message="too long")["message"] == "too long"
 
 
+def test_a_thread_that_is_not_kept_is_told_as_the_sdk_reads_it() -> None:
+    """By a code in the details: then it sends the whole conversation."""
+    told = anthropic(status=404, code="thread_not_found")
+
+    assert told["type"] == "not_found_error"
+    assert told["details"] == {"error_code": "thread_not_found"}
+    assert "details" not in anthropic(status=404, code="model_not_found")
+
+
 def test_openais_body_carries_code_param_and_diagnostics() -> None:
     """All beside the message."""
     made = Failure(status=400, type="t", message="m", code="c", param="p", extra={"max": 1})

@@ -113,6 +113,19 @@ def test_an_assistants_turn_keeps_thoughts_text_and_calls() -> None:
     assert bare["content"] is None
 
 
+def test_the_summary_of_a_compacted_conversation_is_read() -> None:
+    """It is all there is of the turns before it."""
+    blocks = [
+        {"type": "compaction", "content": "They said hi.", "encrypted_content": "x"},
+        {"type": "compaction", "content": None},
+    ]
+
+    assert messages({"role": "assistant", "content": blocks}, USER)[0] == {
+        "role": "assistant",
+        "content": "They said hi.",
+    }
+
+
 def test_tools_become_functions() -> None:
     """Fields that only matter to Anthropic are left out; a tool search finds everything anyway."""
     tools = [
@@ -200,6 +213,9 @@ def test_newer_fields_are_never_an_error() -> None:
         service_tier="auto",
         container=None,
         betas=["x"],
+        thread={"type": "create"},
+        fallbacks="default",
+        diagnostics={"previous_message_id": "msg_0"},
     )
 
     assert set(made) == {
@@ -233,6 +249,8 @@ def test_newer_fields_are_never_an_error() -> None:
         ({"messages": [USER], "stop_sequences": "x"}, "stop_sequences"),
         ({"messages": [USER], "thinking": "yes"}, "thinking"),
         ({"messages": [USER], "mcp_servers": [{"url": "x"}]}, "mcp_servers"),
+        ({"messages": [USER], "compaction": {"type": "summarize"}}, "compaction"),
+        ({"messages": [USER], "thread": {"type": "continue"}}, "thread"),
     ],
 )
 def test_what_cannot_be_done_is_refused_where_it_stands(body: dict[str, Any], param: str) -> None:
