@@ -9,6 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic import BaseModel, ConfigDict, Field
 
 from tests.conformance.scripted import (
@@ -268,6 +269,52 @@ def test_tokens_are_counted_as_the_model_counts_them(client: OpenAI) -> None:
     assert counted.object == "response.input_tokens"
     assert usage is not None
     assert counted.input_tokens == usage.input_tokens
+
+
+@both_ways
+def test_everything_else_that_the_sdk_can_ask_is_taken(
+    client: OpenAI, fleet: Fleet, stream: bool
+) -> None:
+    """What a node can do reaches it; what only OpenAI's servers do does not."""
+    fleet.node.reply = script(Turn(thoughts="Hm.", text="Yes.", calls=[ROME]))
+    tool = {**TOOLS[0], "defer_loading": True, "allowed_callers": ["direct"], "strict": True}
+    asked: Any = {
+        "context_management": [{"type": "compaction", "compact_threshold": 1000}],
+        "include": ["reasoning.encrypted_content"],
+        "instructions": "Be brief.",
+        "max_output_tokens": 16,
+        "max_tool_calls": 3,
+        "metadata": {"a": "b"},
+        "parallel_tool_calls": True,
+        "prompt_cache_key": "a-key",
+        "prompt_cache_retention": "in_memory",
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "safety_identifier": "someone",
+        "service_tier": "auto",
+        "store": True,
+        "temperature": 0.5,
+        "text": {"format": {"type": "text"}, "verbosity": "low"},
+        "tool_choice": "auto",
+        "tools": [tool],
+        "top_logprobs": 0,
+        "top_p": 0.9,
+        "truncation": "auto",
+        "user": "someone",
+    }
+    answer = told(client, stream=stream, **asked)
+
+    assert [item.type for item in answer.output] == ["reasoning", "message", "function_call"]
+    assert (answer.metadata, answer.prompt_cache_key) == ({"a": "b"}, "a-key")
+    body = fleet.received()
+    assert {name: body[name] for name in ("max_tokens", "temperature", "top_p")} == {
+        "max_tokens": 16,
+        "temperature": 0.5,
+        "top_p": 0.9,
+    }
+    # Fields of the same name and meaning in both dialects are the only ones left.
+    both = {"model", "temperature", "top_p", "parallel_tool_calls", "tool_choice", "tools"}
+    both |= {"stream", "stream_options"}
+    assert set(body) & set(ResponseCreateParamsBase.__annotations__) <= both
 
 
 @both_ways
