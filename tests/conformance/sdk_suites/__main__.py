@@ -44,7 +44,7 @@ def main(
         install_test_packages(folder / "packages")
         cortex = bench.cortex({"n1": bench.neuron().url}, models, dict(ALIASES))
         for suite in chosen:
-            typer.echo(f"the tests of {suite.package}:")
+            typer.echo(f"running the tests of {suite.package}: a minute or two")
             sources = fetch(suite.package, folder)
             cases += run(suite, sources, folder / "packages", cortex.url)
     packages = {suite.package for suite in chosen}

@@ -47,9 +47,19 @@ def run(suite: Suite, sources: Path, packages: Path, cortex: str) -> list[Case]:
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
     environment |= {"PYTHONPATH": str(packages), "TEST_API_BASE_URL": cortex + suite.base_path}
-    done = subprocess.run(argv, cwd=sources, env=environment, timeout=RUN_SECS, check=False)
-    if done.returncode not in (0, 1):  # 1: some tests failed, which is for the list to judge
-        raise RuntimeError(f"the tests of {suite.package} could not be run: {done.returncode}")
+    # Which of them fail is for the list to judge: a page of tracebacks would only frighten.
+    done = subprocess.run(
+        argv,
+        cwd=sources,
+        env=environment,
+        timeout=RUN_SECS,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"the tests of {suite.package} could not be run:\n{done.stdout}")
     return read_report(suite.package, report)
 
 
@@ -61,5 +71,5 @@ def _locked(package: str) -> str:
 
 
 def _pip(*arguments: str) -> None:
-    quiet = ("--disable-pip-version-check", "--quiet")
+    quiet = ("--disable-pip-version-check", "--quiet", "--quiet")
     subprocess.run([sys.executable, "-m", "pip", *quiet, *arguments], check=True)
