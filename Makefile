@@ -7,7 +7,7 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint types check fmt bench soak mutants nix-check lock clean
+.PHONY: help setup run test lint types check fmt bench soak fuzz agents sdks mutants nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,15 @@ bench: setup ## Measure (options: ARGS="...")
 
 soak: setup ## Drive a node's scheduling through a million random events (options: ARGS="...")
 	.venv/bin/python -m tests.soak $(ARGS)
+
+fuzz: setup ## Send spoiled requests and streams through every dialect for ten minutes (options: ARGS="...")
+	.venv/bin/python -m tests.fuzz.dialects $(ARGS)
+
+agents: setup ## Have Claude Code and Codex do a task, also when a node fails (Linux, npm; minutes; options: ARGS="...")
+	.venv/bin/python -m tests.agents $(ARGS)
+
+sdks: setup ## Run the official SDKs' own test suites against cortex (fetches them; minutes)
+	.venv/bin/python -m tests.conformance.sdk_suites $(ARGS)
 
 mutants: setup ## Plant bugs in placement and eviction and count those that tests notice (minutes)
 	.venv/bin/python -m tests.mutation $(ARGS)

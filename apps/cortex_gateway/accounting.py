@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from cortex_core.errors import ApiError
-from cortex_dialects import CompletionStream, Usage
+from cortex_dialects import AnswerStream, Usage
 from cortex_gateway.metrics import Metrics
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Outcome:
         """Remember the error that the client was told."""
         self.status, self.code = error.status, error.code
 
-    def read(self, stream: CompletionStream) -> None:
+    def read(self, stream: AnswerStream) -> None:
         """Take over what a stream said at its end."""
         self.usage = stream.usage or self.usage
         self.finish_reason = stream.finish_reason or self.finish_reason

@@ -12,6 +12,7 @@ import uvloop
 from cortex_core import __version__
 from cortex_core.loading import ConfigError
 from cortex_core.settings import Address, Catalogue, CortexSettings, NeuronEntry
+from cortex_gateway.counting import TokenCounter
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.fleet import Fleet, NodeState
 from cortex_gateway.fleet_events import FleetEvents
@@ -69,6 +70,7 @@ class Gateway:
         self._fleet.on_change(self._measure)
         api = GatewayApi(
             inference=self._inference,
+            counter=TokenCounter(self._fleet, self._dispatcher),
             operator=Operator(self._fleet, self._dispatcher),
             events=FleetEvents(self._fleet, self._picture),
         )

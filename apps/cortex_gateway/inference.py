@@ -1,16 +1,18 @@
 """One inference request, from its first byte to the last one answered.
 
-A request that is already in the node's dialect is forwarded as it came; only an alias makes us
-write the model's name anew. Before the first byte a failed replica is replaced by another; after
-it, never.
+A request that is already in the node's dialect is forwarded as it came, any other is translated
+on its way there and back. Before the first byte a failed replica is replaced by another; after it,
+never.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 from orjson import JSONDecodeError, loads
@@ -24,16 +26,10 @@ from cortex_core.errors import (
     UpstreamMalformed,
     UpstreamTimeout,
     UpstreamUnreachable,
+    refused_body,
 )
 from cortex_core.settings import CortexSettings
-from cortex_dialects import (
-    CompletionStream,
-    FrameTooLarge,
-    Front,
-    Usage,
-    UsageChunk,
-    with_fields,
-)
+from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Ticket, Usage
 from cortex_gateway.accounting import Outcome, account
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.fleet import Fleet
@@ -54,13 +50,18 @@ from cortex_uplink import (
     Uplink,
     UplinkError,
 )
-from cortex_uplink.serving import Gate, error_answer, read_inference, request_id, send_now
+from cortex_uplink.serving import Gate, error_answer, request_id, send_now
 
 log = structlog.get_logger()
 
 #: Takes a replica's answer; returns whether the replica failed, None when nobody can tell.
 Use: TypeAlias = Callable[[Answer], Awaitable[bool | None]]
+#: Reads a body into an exchange in one of the dialects. Raises BadBody.
+Read: TypeAlias = Callable[[bytes, Ticket], Exchange]
+_Read = TypeVar("_Read", bound=Exchange)
 
+#: What the routes of other dialects than the nodes' are called in the log.
+_DIALECTS = {"/v1/messages": "anthropic", "/v1/responses": "responses"}
 MAX_ATTEMPTS = 3
 _BROKEN = frozenset({500, 502, 504})
 _OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
@@ -78,25 +79,32 @@ class Inference:
     gate: Gate
     settings: CortexSettings
 
-    async def handle(self, request: Request, *, streams: bool = True) -> HTTPResponse | None:
+    async def handle(
+        self, request: Request, read: Read, *, streams: bool = True
+    ) -> HTTPResponse | None:
         """Answer one request. None means that the answer has been sent."""
-        outcome = Outcome(request_id=request_id(request), route=request.path)
+        outcome = Outcome(
+            request_id=request_id(request),
+            route=request.path,
+            dialect=_DIALECTS.get(request.path, "openai"),
+        )
         events: EventResponse | None = None
         try:
             async with self.gate.admit():
-                front = _json_front(request)
-                outcome.model = self.fleet.view().resolve(front.model)
-                outcome.stream = front.stream and streams
+                exchange = read_exchange(request, read)
+                outcome.model = self.fleet.view().resolve(exchange.front.model)
+                outcome.stream = exchange.front.stream and streams
                 if not outcome.stream:
-                    await send_now(request, await self._whole(request, front, outcome))
+                    await send_now(request, await self._whole(request, exchange, outcome))
                     return None
-                events = EventResponse(request, self.settings.timeouts.hold_headers_secs)
+                stream = exchange.stream()
+                events = EventResponse(request, stream, self.settings.timeouts.hold_headers_secs)
                 async with events.kept_alive():
-                    await self._streamed(request, front, outcome, events)
+                    await self._streamed(request, exchange, outcome, stream, events)
                 return None
         except ApiError as error:
             outcome.failed(error)
-            return error_answer(error) if events is None else await events.fail(error)
+            return error_answer(request, error) if events is None else await events.fail(error)
         except asyncio.CancelledError:
             outcome.client_gone = True
             outcome.status, outcome.code = 499, "client_gone"
@@ -105,7 +113,7 @@ class Inference:
             log.exception("request.crashed", request_id=outcome.request_id)
             ours = InternalError("something went wrong here; the operator's log has the details")
             outcome.failed(ours)
-            return error_answer(ours) if events is None else await events.fail(ours)
+            return error_answer(request, ours) if events is None else await events.fail(ours)
         finally:
             known = outcome.model is not None and (
                 self.fleet.view().profile(outcome.model) is not None
@@ -113,11 +121,13 @@ class Inference:
             account(outcome, self.metrics, in_catalogue=known)
 
     async def _streamed(
-        self, request: Request, front: Front, outcome: Outcome, events: EventResponse
+        self,
+        request: Request,
+        exchange: Exchange,
+        outcome: Outcome,
+        stream: AnswerStream,
+        events: EventResponse,
     ) -> None:
-        usage_chunk = UsageChunk.PASS if front.wants_usage else UsageChunk.WITHHOLD
-        stream = CompletionStream(usage_chunk)
-
         async def pass_on(answer: Answer) -> bool | None:
             outcome.status = 200
             async for chunk in answer.chunks():
@@ -130,7 +140,7 @@ class Inference:
             return None if _is_clients(stream.failure) else not stream.complete
 
         try:
-            await self._with_replica(request, front, outcome, pass_on)
+            await self._with_replica(request, exchange, outcome, pass_on)
         except FrameTooLarge as error:
             raise UpstreamMalformed("the node sent an event beyond all measure") from error
         finally:
@@ -143,26 +153,30 @@ class Inference:
             raise UpstreamUnreachable("the node was lost before the answer was complete")
         await events.end()
 
-    async def _whole(self, request: Request, front: Front, outcome: Outcome) -> HTTPResponse:
+    async def _whole(self, request: Request, exchange: Exchange, outcome: Outcome) -> HTTPResponse:
         result: list[HTTPResponse] = []
 
         async def collect(answer: Answer) -> bool:
             body = await answer.read(MAX_ANSWER_BYTES)
             outcome.last_chunk = time.perf_counter()
-            outcome.status = answer.status
             _read_whole(body, answer, outcome)
-            kind = answer.headers.get("content-type", "application/json")
-            result.append(HTTPResponse(body, status=answer.status, content_type=kind))
+            told = exchange.whole(body)
+            if told is None:
+                raise UpstreamMalformed("the node's answer is not a finished completion")
+            outcome.status = answer.status
+            kind = "application/json"
+            result.append(HTTPResponse(told, status=answer.status, content_type=kind))
             return False
 
-        await self._with_replica(request, front, outcome, collect)
+        await self._with_replica(request, exchange, outcome, collect)
         return result[0]
 
     async def _with_replica(
-        self, request: Request, front: Front, outcome: Outcome, use: Use
+        self, request: Request, exchange: Exchange, outcome: Outcome, use: Use
     ) -> None:
         """Find a replica and let `use` take its answer; replace replicas that fail before it."""
         avoid: frozenset[str] = frozenset()
+        front = exchange.front
         session = session_key(request.headers, front.body)
         tokens = rough_tokens(len(request.body))
         last: ApiError = UpstreamUnreachable("no replica could be reached")
@@ -180,7 +194,7 @@ class Inference:
             outcome.node, outcome.model, outcome.decision = serve.node, serve.model, serve.reason
             outcome.attempts += 1
             try:
-                await self._ask(request, front, outcome, serve, use, session=session, tokens=tokens)
+                await self._ask(exchange, outcome, serve, use, session=session, tokens=tokens)
             except NodeRefused as error:
                 if not error.replaceable:
                     raise error.error from error
@@ -210,8 +224,7 @@ class Inference:
 
     async def _ask(
         self,
-        request: Request,
-        front: Front,
+        exchange: Exchange,
         outcome: Outcome,
         serve: Serve,
         use: Use,
@@ -222,13 +235,13 @@ class Inference:
         node = self.fleet.nodes.get(serve.node)
         if node is None:
             raise _unreachable(ConnectFailed("the node has left the configuration"))
-        body = request.body if serve.model == front.model else with_fields(front, model=serve.model)
+        body = exchange.node_body(serve.model)
         headers = {
             **node.headers,
             "content-type": "application/json",
             "x-request-id": outcome.request_id,
         }
-        url = f"{node.entry.endpoint}{request.path}"
+        url = f"{node.entry.endpoint}{exchange.node_path}"
         outcome.sent = outcome.sent or time.perf_counter()
         began = False
         try:
@@ -286,12 +299,23 @@ def _unreachable(error: UplinkError) -> NodeRefused:
     return NodeRefused(UpstreamUnreachable(message), replaceable=True, detail=str(error))
 
 
-def _json_front(request: Request) -> Front:
-    """Return the front of the body. curl says it sends a form when it is not told otherwise."""
+def read_exchange(request: Request, read: Callable[[bytes, Ticket], _Read]) -> _Read:
+    """Return the request's exchange. Raises InvalidRequest.
+
+    curl says that it sends a form when it is not told otherwise.
+    """
     kind = request.headers.get("content-type", "").lower()
     if kind and "json" not in kind and "x-www-form-urlencoded" not in kind:
         raise InvalidRequest("the body must be JSON (content-type: application/json)")
-    return read_inference(request)
+    ticket = Ticket(
+        request_id=request_id(request),
+        answer_id=secrets.token_hex(12),
+        created=int(time.time()),
+    )
+    try:
+        return read(request.body, ticket)
+    except BadBody as error:
+        raise refused_body(error) from error
 
 
 def _read_whole(body: bytes, answer: Answer, outcome: Outcome) -> None:
@@ -308,7 +332,5 @@ def _read_whole(body: bytes, answer: Answer, outcome: Outcome) -> None:
         outcome.finish_reason = choices[0].get("finish_reason")
     ttft = answer.headers.get("x-neuron-ttft-ms")
     if ttft is not None and outcome.sent is not None:
-        try:
+        with suppress(ValueError):
             outcome.first_token = outcome.sent + float(ttft) / 1000
-        except ValueError:
-            return

@@ -1,12 +1,15 @@
 """The model catalogue that clients see: everything any node serves or could serve."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from cortex_core.settings import ModelEntry
 from cortex_core.wire import ModelInfo
+from cortex_dialects.messages import Listed
 from cortex_gateway.fleet import Fleet, NodeState, now
 from cortex_router import NoFit, Profile, Rules, place
+from cortex_router.aliases import listed
 
 #: When a model became known to us is not known; a fixed past moment keeps answers equal.
 CREATED = 1_700_000_000
@@ -16,21 +19,50 @@ def entries(fleet: Fleet) -> list[dict[str, Any]]:
     """Return the rows of `/v1/models`, by id; aliases are rows of their own. Unknown is absent."""
     catalogue = {entry.id: entry for entry in fleet.catalogue.models}
     seen = {row.id for state in fleet.nodes.values() for row in state.models.values()}
-    aliases = fleet.catalogue.aliases
+    models = dict.fromkeys(sorted(catalogue.keys() | seen))
+    others = listed(fleet.catalogue.aliases, models)
     rows = {
         model: _entry(
-            fleet, model, catalogue.get(model), [a for a, m in aliases.items() if m == model]
+            fleet, model, catalogue.get(model), [a for a, m in others.items() if m == model]
         )
-        for model in catalogue.keys() | seen
+        for model in models
     }
-    for alias, target in aliases.items():
-        if target in rows:
-            rows[alias] = {**rows[target], "id": alias, "alias_of": target, "aliases": []}
+    for alias, target in others.items():
+        rows[alias] = {**rows[target], "id": alias, "alias_of": target, "aliases": []}
     return [rows[model] for model in sorted(rows)]
 
 
+def named(fleet: Fleet, name: str) -> dict[str, Any] | None:
+    """Return the row of one name, also of one that only a pattern covers; None if there is none."""
+    rows = {row["id"]: row for row in entries(fleet)}
+    if name in rows:
+        return rows[name]
+    target = rows.get(fleet.view().resolve(name))
+    if target is None or "alias_of" in target:
+        return None
+    return {**target, "id": name, "alias_of": target["id"], "aliases": []}
+
+
+def for_anthropic(rows: Iterable[dict[str, Any]]) -> list[Listed]:
+    """Return the rows of `/v1/models` as Anthropic's clients list them.
+
+    Another name is displayed as the model behind it, so that nobody takes it for Anthropic's own.
+    """
+    created = datetime.fromtimestamp(CREATED, UTC).isoformat().replace("+00:00", "Z")
+    return [
+        Listed(
+            id=row["id"],
+            display_name=row.get("alias_of", row["id"]),
+            created_at=created,
+            max_input_tokens=row.get("limit", {}).get("context"),
+            max_tokens=row.get("limit", {}).get("output"),
+        )
+        for row in rows
+    ]
+
+
 def _entry(
-    fleet: Fleet, model: str, listed: ModelEntry | None, aliases: Iterable[str]
+    fleet: Fleet, model: str, written: ModelEntry | None, aliases: Iterable[str]
 ) -> dict[str, Any]:
     held = [
         (state, row)
@@ -51,10 +83,10 @@ def _entry(
         "aliases": sorted(aliases),
     }
     found = {c for _, row in held for c in row.capabilities}
-    capabilities = sorted(found or set(listed.capabilities if listed else ()))
+    capabilities = sorted(found or set(written.capabilities if written else ()))
     if capabilities:
         entry["capabilities"] = capabilities
-    if limit := _limit(listed, [row for _, row in held]):
+    if limit := _limit(written, [row for _, row in held]):
         entry["limit"] = limit
         if "context" in limit:
             entry["max_model_len"] = limit["context"]
@@ -81,7 +113,7 @@ def _location(state: NodeState, row: ModelInfo) -> dict[str, Any]:
     return location
 
 
-def _limit(listed: ModelEntry | None, rows: list[ModelInfo]) -> dict[str, int]:
+def _limit(entry: ModelEntry | None, rows: list[ModelInfo]) -> dict[str, int]:
     """Return the tightest limits known: what replicas say, then what the operator wrote."""
     limit: dict[str, int] = {}
     for name in ("context", "input", "output"):
@@ -90,7 +122,7 @@ def _limit(listed: ModelEntry | None, rows: list[ModelInfo]) -> dict[str, int]:
             for row in rows
             if row.limit is not None and (value := getattr(row.limit, name)) is not None
         ]
-        written = getattr(listed.limit, name) if listed and listed.limit else None
+        written = getattr(entry.limit, name) if entry and entry.limit else None
         known = [*said, *([written] if written is not None else [])]
         if known:
             limit[name] = min(known)

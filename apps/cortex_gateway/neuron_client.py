@@ -13,6 +13,7 @@ from cortex_core.wire import Discovery, Health, LoadAnswer, LoadRequest, ModelIn
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _ROWS = TypeAdapter(tuple[ModelInfo, ...])
+_REFUSES_THE_PROMPT = frozenset({400, 413, 422})
 
 
 class NodeError(Exception):
@@ -89,6 +90,20 @@ class NeuronClient:
             raise
         found = value.get("capabilities") if isinstance(value, dict) else None
         return tuple(found) if found else None
+
+    async def tokenize(self, body: dict[str, Any], timeout_secs: float) -> int | None:
+        """Return how many tokens a prompt has, None when the node cannot tell.
+
+        Raises NodeError with its status when the node refuses the prompt itself.
+        """
+        try:
+            value = await self._json("POST", "/tokenize", body=body, timeout_secs=timeout_secs)
+        except NodeError as error:
+            if error.status is not None and error.status not in _REFUSES_THE_PROMPT:
+                return None
+            raise
+        count = value.get("count") if isinstance(value, dict) else None
+        return count if isinstance(count, int) else None
 
     @asynccontextmanager
     async def events(

@@ -1,9 +1,9 @@
 """The client's side of a streamed answer: opened late, kept alive, ended properly.
 
 Until `hold_secs` have passed a failure is still a clean status. Then the response opens and a
-comment goes out in every second of silence, so that nobody takes a cold load or a long prefill for
-a dead server. Once open, a failure is an error event and then the end: never a silent or a false
-normal one.
+sign of life goes out in every second of silence, so that nobody takes a cold load or a long
+prefill for a dead server. Once open, a failure is an error event of the client's dialect and then
+the end: never a silent or a false normal one.
 """
 
 import asyncio
@@ -12,19 +12,19 @@ from contextlib import asynccontextmanager, suppress
 
 from sanic import HTTPResponse, Request
 
-from cortex_core.errors import ApiError, envelope
-from cortex_dialects import frame_of
+from cortex_core.errors import ApiError, failure
+from cortex_dialects import AnswerStream
 from cortex_uplink.serving import error_answer
 
 KEEP_ALIVE_SECS = 1.0
-_COMMENT = b": keep-alive\n\n"
 
 
 class EventResponse:
-    """One server-sent answer to one client."""
+    """One server-sent answer to one client. `stream` knows what its dialect says when."""
 
-    def __init__(self, request: Request, hold_secs: float) -> None:
+    def __init__(self, request: Request, stream: AnswerStream, hold_secs: float) -> None:
         self._request = request
+        self._stream = stream
         self._hold_secs = hold_secs
         self._response: HTTPResponse | None = None
         self._opening = asyncio.Lock()
@@ -55,8 +55,9 @@ class EventResponse:
     async def fail(self, error: ApiError) -> HTTPResponse | None:
         """Tell the client of `error`: as a response while that is possible, else as an event."""
         if self._response is None:
-            return error_answer(error)
-        await self._response.send(frame_of(envelope(error)))
+            return error_answer(self._request, error)
+        if event := self._stream.fail(failure(error)):
+            await self._response.send(event)
         await self._response.eof()  # type: ignore[no-untyped-call]
         return None
 
@@ -81,6 +82,6 @@ class EventResponse:
         while True:
             silent = loop.time() - self._last_sent
             if silent >= KEEP_ALIVE_SECS or not self.opened:
-                await self.send(_COMMENT)
+                await self.send(self._stream.open() + self._stream.keep_alive)
                 silent = 0.0
             await asyncio.sleep(KEEP_ALIVE_SECS - silent)

@@ -1,5 +1,6 @@
 """Every route of the gateway, in one table."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -8,11 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from sanic import HTTPResponse, Request, Sanic
 
 from cortex_core import __version__
-from cortex_core.errors import InvalidRequest, ModelNotFound
+from cortex_core.errors import InvalidRequest, ModelNotFound, refused_body
 from cortex_core.wire import ModelId
+from cortex_dialects import (
+    BadBody,
+    Envelope,
+    Exchange,
+    Ticket,
+    Translated,
+    envelope_of,
+    read_messages,
+    read_passed,
+    read_responses,
+)
+from cortex_dialects.messages import page
 from cortex_gateway import listing, picture
+from cortex_gateway.counting import TokenCounter
 from cortex_gateway.fleet_events import FleetEvents
-from cortex_gateway.inference import Inference
+from cortex_gateway.inference import Inference, Read, read_exchange
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
 from cortex_uplink.serving import answer, read_body
@@ -38,6 +52,7 @@ class GatewayApi:
     """Everything the routes work with."""
 
     inference: Inference
+    counter: TokenCounter
     operator: Operator
     events: FleetEvents
 
@@ -46,6 +61,10 @@ class GatewayApi:
         app.add_route(self.infer, "/v1/chat/completions", methods=["POST"], name="chat")
         app.add_route(self.infer, "/v1/completions", methods=["POST"], name="completions")
         app.add_route(self.embed, "/v1/embeddings", methods=["POST"])
+        app.add_route(self.messages, "/v1/messages", methods=["POST"])
+        app.add_route(self.count_message, "/v1/messages/count_tokens", methods=["POST"])
+        app.add_route(self.responses, "/v1/responses", methods=["POST"])
+        app.add_route(self.count_response, "/v1/responses/input_tokens", methods=["POST"])
         app.add_route(self.models, "/v1/models")
         app.add_route(self.model, "/v1/models/<model_id:path>")
         app.add_route(self.health, "/health")
@@ -63,23 +82,57 @@ class GatewayApi:
 
     async def infer(self, request: Request) -> HTTPResponse | None:
         """`POST /v1/chat/completions` and `/v1/completions`."""
-        return await self.inference.handle(request)
+        return await self.inference.handle(request, _passed(request))
 
     async def embed(self, request: Request) -> HTTPResponse | None:
         """`POST /v1/embeddings`."""
-        return await self.inference.handle(request, streams=False)
+        return await self.inference.handle(request, _passed(request), streams=False)
 
-    async def models(self, _: Request) -> HTTPResponse:
-        """`GET /v1/models`."""
-        return answer({"object": "list", "data": listing.entries(self.inference.fleet)})
+    async def messages(self, request: Request) -> HTTPResponse | None:
+        """`POST /v1/messages`."""
+        return await self.inference.handle(request, read_messages)
 
-    async def model(self, _: Request, model_id: str) -> HTTPResponse:
+    async def responses(self, request: Request) -> HTTPResponse | None:
+        """`POST /v1/responses`."""
+        return await self.inference.handle(request, read_responses)
+
+    async def count_message(self, request: Request) -> HTTPResponse:
+        """`POST /v1/messages/count_tokens`."""
+        return await self._counted(request, read_messages, {})
+
+    async def count_response(self, request: Request) -> HTTPResponse:
+        """`POST /v1/responses/input_tokens`."""
+        return await self._counted(request, read_responses, {"object": "response.input_tokens"})
+
+    async def _counted(
+        self, request: Request, read: Callable[[bytes, Ticket], Translated], head: dict[str, str]
+    ) -> HTTPResponse:
+        exchange = read_exchange(request, read)
+        counted = await self.counter.count(exchange.chat, exchange.front.model)
+        response = answer({**head, "input_tokens": counted.tokens})
+        response.headers["x-cortex-token-count"] = "exact" if counted.exact else "estimate"
+        return response
+
+    async def models(self, request: Request) -> HTTPResponse:
+        """`GET /v1/models`, in pages and in Anthropic's shape for Anthropic's clients."""
+        rows = listing.entries(self.inference.fleet)
+        if not _for_anthropic(request):
+            return answer({"object": "list", "data": rows})
+        asked = {name: request.args.get(name) for name in ("limit", "after_id", "before_id")}
+        try:
+            return answer(page(listing.for_anthropic(rows), **asked))
+        except BadBody as error:
+            raise refused_body(error) from error
+
+    async def model(self, request: Request, model_id: str) -> HTTPResponse:
         """`GET /v1/models/{id}`; ids may hold slashes."""
         name = unquote(model_id)
-        for entry in listing.entries(self.inference.fleet):
-            if entry["id"] == name:
-                return answer(entry)
-        raise ModelNotFound(f"the model {name!r} is not in the catalogue", param="model")
+        entry = listing.named(self.inference.fleet, name)
+        if entry is None:
+            raise ModelNotFound(f"the model {name!r} is not in the catalogue", param="model")
+        if _for_anthropic(request):
+            return answer(listing.for_anthropic([entry])[0].as_json())
+        return answer(entry)
 
     async def health(self, _: Request) -> HTTPResponse:
         """`GET /health`: 200 as long as we live; `status` says how the fleet is."""
@@ -137,3 +190,16 @@ class GatewayApi:
     async def metrics(self, _: Request) -> HTTPResponse:
         """`GET /metrics` on the metrics port."""
         return HTTPResponse(self.inference.metrics.exposition(), content_type=CONTENT_TYPE)
+
+
+def _passed(request: Request) -> Read:
+    """Return how to read a request that a node gets as it came."""
+
+    def read(raw: bytes, _: Ticket) -> Exchange:
+        return read_passed(raw, request.path)
+
+    return read
+
+
+def _for_anthropic(request: Request) -> bool:
+    return envelope_of(request.path, request.headers) is Envelope.ANTHROPIC

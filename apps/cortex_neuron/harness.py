@@ -11,7 +11,7 @@ A harness turns a file into an endpoint that speaks OpenAI, and back into nothin
 `probe` blocks on the disk and belongs into a thread; `start`, `wait` and `stop` belong on the loop.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +53,17 @@ class EngineSpec:
         return all(device.kind == "cpu" for device in self.devices)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What to send to an engine, and how to read its stream.
+
+    `bodies` are to be tried in turn for as long as the model's chat template refuses them.
+    """
+
+    bodies: tuple[Mapping[str, Any], ...]
+    read: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+
 class Engine(Protocol):
     """A running model."""
 
@@ -79,6 +90,9 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What it serves: `chat`, `completion`, `embedding`."""
+
+    def conversation(self, body: Mapping[str, Any]) -> "Conversation":
+        """Return a chat or completion as this engine takes it. Raises InvalidRequest."""
 
     async def wait(self) -> str:
         """Return, once the process has ended, why it did."""

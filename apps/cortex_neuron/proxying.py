@@ -7,17 +7,15 @@ things.
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from orjson import JSONDecodeError, loads
+from orjson import JSONDecodeError, dumps, loads
 
 from cortex_core.errors import (
     ApiError,
-    InvalidRequest,
-    ModelNotFound,
-    UpstreamMalformed,
     UpstreamTimeout,
     UpstreamUnreachable,
     envelope,
@@ -25,11 +23,11 @@ from cortex_core.errors import (
 from cortex_dialects import (
     CompletionFold,
     CompletionStream,
-    Front,
     UsageChunk,
     frame_of,
-    with_fields,
 )
+from cortex_neuron.harness import Conversation, Engine
+from cortex_neuron.llamacpp.refusals import refusal
 from cortex_uplink import Answer, FirstByteTimeout, IdleTimeout, Uplink, UplinkError
 
 log = structlog.get_logger()
@@ -61,16 +59,41 @@ class Measured:
         return (usage.completion - 1) / max(self.ended - self.first_token, 1e-6)
 
 
-def streaming_body(front: Front) -> bytes:
-    """Return the body that asks the engine for a stream with a closing usage chunk."""
-    return with_fields(front, stream=True, stream_options={"include_usage": True}, keep_alive=None)
+@asynccontextmanager
+async def asked(
+    uplink: Uplink, engine: Engine, path: str, conversation: Conversation
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Ask the engine and give its stream once it begins. Raises an ApiError when it refuses.
+
+    The stream is asked to close with a usage chunk.
+    """
+    *attempts, last = conversation.bodies
+    for body in (*attempts, last):
+        async with uplink.open(
+            f"{engine.url}{path}", body=_streaming_body(body), headers=_headers(engine)
+        ) as answer:
+            if answer.status == 200:  # noqa: PLR2004
+                yield conversation.read(answer.chunks())
+                return
+            error = await refused(answer)
+        if body is last or error.code != "template_render_failed":
+            raise error
 
 
-async def relay(answer: Answer, measured: Measured) -> AsyncIterator[bytes]:
+def _streaming_body(body: Mapping[str, Any]) -> bytes:
+    more = {"stream": True, "stream_options": {"include_usage": True}, "keep_alive": None}
+    return dumps({**body, **more})
+
+
+def _headers(engine: Engine) -> dict[str, str]:
+    return {"content-type": "application/json", **engine.headers}
+
+
+async def relay(chunks: AsyncIterator[bytes], measured: Measured) -> AsyncIterator[bytes]:
     """Yield the engine's stream, ending in a usage chunk; a broken one ends in an error event."""
     stream = measured.stream = CompletionStream(UsageChunk.ENSURE)
     try:
-        async for chunk in answer.chunks():
+        async for chunk in chunks:
             out = stream.feed(chunk)
             if measured.first_token is None and stream.first_token_seen:
                 measured.first_token = time.perf_counter()
@@ -89,12 +112,12 @@ async def relay(answer: Answer, measured: Measured) -> AsyncIterator[bytes]:
         yield frame_of(envelope(UpstreamUnreachable("the engine ended before its answer did")))
 
 
-async def fold(answer: Answer, measured: Measured) -> dict[str, Any]:
+async def fold(chunks: AsyncIterator[bytes], measured: Measured) -> dict[str, Any]:
     """Return the whole answer. Raises an ApiError when the engine failed on the way."""
     whole = CompletionFold()
     measured.stream = whole.stream
     try:
-        async for chunk in answer.chunks():
+        async for chunk in chunks:
             whole.feed(chunk)
             if measured.first_token is None and whole.stream.first_token_seen:
                 measured.first_token = time.perf_counter()
@@ -104,7 +127,7 @@ async def fold(answer: Answer, measured: Measured) -> dict[str, Any]:
     finally:
         measured.ended = time.perf_counter()
     if whole.stream.failure is not None:
-        raise from_engine(400, {"error": whole.stream.failure})
+        raise refusal(400, {"error": whole.stream.failure})
     if not whole.stream.complete:
         raise UpstreamUnreachable("the engine ended before its answer did")
     return whole.answer()
@@ -117,36 +140,7 @@ async def refused(answer: Answer) -> ApiError:
         body = loads(raw)
     except (UplinkError, JSONDecodeError):
         body = None
-    return from_engine(answer.status, body)
-
-
-def from_engine(status: int, body: Any) -> ApiError:
-    """Return the error that an engine's status and body stand for.
-
-    A refusal of the request is the client's to read; what failed inside the engine is not.
-    """
-    error = body.get("error") if isinstance(body, Mapping) else None
-    detail = error if isinstance(error, Mapping) else {}
-    message = str(detail.get("message") or "the engine refused the request")
-    if detail.get("type") == "exceed_context_size_error":
-        limit, prompt = detail.get("n_ctx"), detail.get("n_prompt_tokens")
-        return InvalidRequest(
-            f"This model's maximum context length is {limit} tokens; the prompt has {prompt}.",
-            code="context_length_exceeded",
-            extra={"max": limit, "prompt_len": prompt},
-        )
-    if status == 404:  # noqa: PLR2004
-        return ModelNotFound(message, code="unsupported_route")
-    if status == 501:  # noqa: PLR2004
-        return InvalidRequest(
-            "this model is loaded to generate text, not for embeddings; list it (once more) with "
-            'capabilities = ["embedding"]',
-            code="wrong_modality",
-        )
-    if 400 <= status < 500:  # noqa: PLR2004
-        return InvalidRequest(message)
-    log.error("engine.failed", status=status, detail=message[:500])
-    return UpstreamMalformed("the engine failed on this request")
+    return refusal(answer.status, body)
 
 
 def as_api_error(error: UplinkError) -> ApiError:
@@ -158,10 +152,9 @@ def as_api_error(error: UplinkError) -> ApiError:
             return UpstreamUnreachable("the engine was lost; it is being restarted")
 
 
-async def whole_answer(
-    uplink: Uplink, url: str, *, body: bytes, headers: Mapping[str, str]
-) -> tuple[int, bytes]:
+async def whole_answer(uplink: Uplink, engine: Engine, path: str, body: bytes) -> tuple[int, bytes]:
     """Return status and body of a request that engines do not stream, such as embeddings."""
+    url, headers = f"{engine.url}{path}", _headers(engine)
     try:
         async with uplink.open(url, body=body, headers=headers) as answer:
             if answer.status != 200:  # noqa: PLR2004

@@ -25,6 +25,7 @@ from cortex_uplink.serving import Gate, answer, read_body, read_inference, reque
 log = structlog.get_logger()
 
 KEEP_ALIVE_SECS = 1.0
+_WHERE = frozenset({"source", "quant"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +120,12 @@ class NodeApi:
     async def tokenize(self, request: Request) -> HTTPResponse:
         """`POST /tokenize`: how many tokens a request's prompt has, by the model's own files."""
         front = read_inference(request)
-        path = self.workshop.path_of(front.model)
+        source, quant = (_text_field(front.body, name) for name in ("source", "quant"))
+        path = await self.workshop.find(front.model, source, quant)
         if path is None:
             raise ModelNotFound(f"the files of {front.model!r} are not on this node", param="model")
-        if not any(key in front.body for key in ("messages", "prompt", "input", "content")):
-            raise InvalidRequest("give 'messages', or text as 'prompt', 'input' or 'content'")
-        count = await self.tokenizers.count(path, front.model, request.body)
+        prompt = {key: value for key, value in front.body.items() if key not in _WHERE}
+        count = await self.tokenizers.count(path, front.model, prompt)
         return answer({"model": front.model, "count": count})
 
     async def infer(self, request: Request) -> None:
@@ -137,22 +138,18 @@ class NodeApi:
                 resident.keep_alive_secs = front.keep_alive_secs
             measured = proxying.Measured()
             try:
-                async with self.uplink.open(
-                    f"{engine.url}{request.path}",
-                    body=proxying.streaming_body(front),
-                    headers=_engine_headers(engine.headers),
-                ) as upstream:
-                    if upstream.status != 200:  # noqa: PLR2004
-                        raise await proxying.refused(upstream)
+                async with proxying.asked(
+                    self.uplink, engine, request.path, engine.conversation(front.body)
+                ) as chunks:
                     if not front.stream:
-                        body = await proxying.fold(upstream, measured)
+                        body = await proxying.fold(chunks, measured)
                         await send_now(request, _whole(body, measured))
                         return
                     response = await request.respond(
                         content_type="text/event-stream; charset=utf-8",
                         headers={"cache-control": "no-cache"},
                     )
-                    async for chunk in proxying.relay(upstream, measured):
+                    async for chunk in proxying.relay(chunks, measured):
                         await response.send(chunk)
                     await response.eof()
             except UplinkError as error:
@@ -176,10 +173,7 @@ class NodeApi:
                 resident.keep_alive_secs = front.keep_alive_secs
             try:
                 status, raw = await proxying.whole_answer(
-                    self.uplink,
-                    f"{engine.url}{request.path}",
-                    body=request.body,
-                    headers=_engine_headers(engine.headers),
+                    self.uplink, engine, request.path, request.body
                 )
             finally:
                 self._used(resident, None)
@@ -203,6 +197,13 @@ class NodeApi:
                 resident.tok_s_prefill = _average(resident.tok_s_prefill, rate)
 
 
+def _text_field(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"{name!r} must be a string", param=name)
+    return value
+
+
 def _whole(body: dict[str, Any], measured: proxying.Measured) -> HTTPResponse:
     response = answer(body)
     if measured.first_token_secs is not None:
@@ -213,7 +214,3 @@ def _whole(body: dict[str, Any], measured: proxying.Measured) -> HTTPResponse:
 def _average(before: float | None, value: float) -> float:
     """Return an exponential mean that forgets most of what is ten requests old."""
     return round(value if before is None else before + 0.3 * (value - before), 2)
-
-
-def _engine_headers(secret: Any) -> dict[str, str]:
-    return {"content-type": "application/json", **secret}

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -24,6 +24,7 @@ from cortex_neuron.sources import (
     Fetching,
     FileSource,
     Source,
+    find,
     parse_source,
     resolve,
     scan_model_dirs,
@@ -85,9 +86,16 @@ class NodeWorkshop:
         """Rows of the models whose files lie in `model_dirs`, by id."""
         return self._local
 
-    def path_of(self, model: str) -> Path | None:
-        """Return where the files of `model` are, when that is known without asking anybody."""
-        return self._paths.get(model)
+    async def find(self, model: str, source: str | None, quant: str | None) -> Path | None:
+        """Return where the files of a model are on this node, None when they are not.
+
+        Without a source that is what the node knows under the id. Nothing is fetched. Raises
+        PreflightFailed for a source or a quant that cannot be meant.
+        """
+        if source is None:
+            return self._paths.get(model)
+        parsed = parse_source(source, Path.cwd())
+        return await asyncio.to_thread(find, parsed, quant, self._fetching())
 
     def harness_for(self, request: LoadRequest) -> str:
         """Return the harness's name. Raises InvalidRequest when this node has no such harness."""
@@ -134,6 +142,11 @@ class NodeWorkshop:
             )
         return FileSource(known)
 
+    def _fetching(self) -> Fetching:
+        return Fetching(
+            cache_dir=self._settings.resolved_cache_dir(os.environ), environment=dict(os.environ)
+        )
+
     async def _fetch(
         self, source: Source, quant: str | None, report: Callable[[Progress], None]
     ) -> Path:
@@ -152,12 +165,7 @@ class NodeWorkshop:
             loop.call_soon_threadsafe(report, progress)
 
         cancelled = threading.Event()
-        fetching = Fetching(
-            cache_dir=self._settings.resolved_cache_dir(os.environ),
-            environment=dict(os.environ),
-            report=tell,
-            cancelled=cancelled,
-        )
+        fetching = replace(self._fetching(), report=tell, cancelled=cancelled)
         try:
             return await asyncio.to_thread(resolve, source, quant, fetching)
         except FetchCancelled as error:

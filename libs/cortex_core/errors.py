@@ -4,6 +4,7 @@ ApiError                        abstract: status, type, code, and whether trying
 ├── InvalidRequest       400    the body or a parameter is wrong; `code` says which way
 ├── ModelNotFound        404    nobody serves it and nobody could
 ├── ModelInfeasible      404    it is known, and no device of the fleet can ever hold it
+├── ThreadNotFound       404    the request goes on with a conversation, and none are kept here
 ├── RouteNotFound        404
 ├── MethodNotAllowed     405
 ├── InsufficientVram     409    neuron: a load does not fit; nothing was touched
@@ -19,12 +20,16 @@ ApiError                        abstract: status, type, code, and whether trying
 ├── ShuttingDown         503    this daemon is draining
 └── UpstreamTimeout      504    the node or the engine stayed silent for too long
 
-`envelope` is the one place where an error becomes a body. What a client may not know (addresses,
-engine output, stack traces) belongs in the log line of whoever raised, never in `message`.
+`envelope` is the one place where an error becomes a body, whatever dialect its reader speaks. What
+a client may not know (addresses, engine output, stack traces) belongs in the log line of whoever
+raised, never in `message`.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from cortex_dialects import BadBody, Envelope, Failure, render
+from cortex_dialects.failure import THREAD_NOT_FOUND
 
 
 class ApiError(Exception):
@@ -79,6 +84,13 @@ class ModelInfeasible(ApiError):
 
     status, type = 404, "invalid_request_error"
     default_code = "model_infeasible"
+
+
+class ThreadNotFound(ApiError):
+    """The request goes on with a conversation that would have to be kept here."""
+
+    status, type = 404, "invalid_request_error"
+    default_code = THREAD_NOT_FOUND
 
 
 class RouteNotFound(ApiError):
@@ -191,17 +203,30 @@ class UpstreamTimeout(ApiError):
     default_code = "upstream_timeout"
 
 
-def envelope(error: ApiError) -> dict[str, Any]:
-    """Return the OpenAI error body: `{"error": {message, type, code, param, …}}`."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "code": error.code,
-            "param": error.param,
-            **error.extra,
-        }
-    }
+def failure(error: ApiError) -> Failure:
+    """Return what a client may know of `error`, in no dialect yet."""
+    return Failure(
+        status=error.status,
+        type=error.type,
+        message=error.message,
+        code=error.code,
+        param=error.param,
+        extra=error.extra,
+    )
+
+
+def envelope(
+    error: ApiError, kind: Envelope = Envelope.OPENAI, request_id: str = ""
+) -> dict[str, Any]:
+    """Return the error body that the client's dialect has for `error`."""
+    return render(failure(error), kind, request_id)
+
+
+def refused_body(error: BadBody) -> ApiError:
+    """Return a request that could not be read as the answer to it."""
+    if error.code == THREAD_NOT_FOUND:
+        return ThreadNotFound(error.message, param=error.param)
+    return InvalidRequest(error.message, code=error.code, param=error.param)
 
 
 def headers(error: ApiError) -> dict[str, str]:

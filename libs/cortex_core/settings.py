@@ -286,6 +286,10 @@ def load_catalogue(path: Path) -> Catalogue:
     """Return the catalogue. Raises ConfigError, also when an alias leads to another alias."""
     catalogue = validate(Catalogue, read_toml(path), where=str(path), base=path.parent.resolve())
     for alias, target in catalogue.aliases.items():
+        if alias.count("*") > 1 or target.count("*") > alias.count("*"):
+            raise ConfigError(
+                f"{path}: aliases.{alias}: an alias has one '*' at most, and its model only then"
+            )
         if target in catalogue.aliases:
             raise ConfigError(
                 f"{path}: aliases.{alias}: leads to the alias {target!r}; name a model"

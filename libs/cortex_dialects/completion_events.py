@@ -4,7 +4,6 @@ Translators to other dialects take these and nothing else, so both ways of answe
 things. Only the first choice is read: the dialects translated to have one answer a request.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from cortex_dialects.sse import FrameSplitter, json_payload, payload
@@ -12,9 +11,10 @@ from cortex_dialects.usage import Usage
 
 
 class TextDelta(NamedTuple):
-    """More of the answer's text."""
+    """More of the answer's text, and of its tokens' log probabilities where they were asked for."""
 
     text: str
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 class ReasoningDelta(NamedTuple):
@@ -72,55 +72,72 @@ class CompletionReader:
         self.done = False
         self._frames = FrameSplitter()
 
-    def feed(self, chunk: bytes) -> Iterator[CompletionEvent]:
-        """Yield the events that `chunk` completes. Raises FrameTooLarge."""
-        for frame in self._frames.feed(chunk):
-            yield from self._frame(frame)
+    def feed(self, chunk: bytes) -> list[CompletionEvent]:
+        """Return the events that `chunk` completes. Raises FrameTooLarge."""
+        frames = self._frames.feed(chunk)
+        if len(frames) == 1:
+            return self._frame(frames[0])
+        return [event for frame in frames for event in self._frame(frame)]
 
-    def finish(self) -> Iterator[CompletionEvent]:
-        """Yield what a last frame without its blank line says."""
-        yield from self._frame(self._frames.finish())
+    def finish(self) -> list[CompletionEvent]:
+        """Return what a last frame without its blank line says."""
+        return self._frame(self._frames.finish())
 
-    def _frame(self, frame: bytes) -> Iterator[CompletionEvent]:
+    def _frame(self, frame: bytes) -> list[CompletionEvent]:
         value = json_payload(frame)
         if value is not None:
-            yield from read_chunk(value)
-        elif payload(frame) == b"[DONE]":
+            return read_chunk(value)
+        if payload(frame) == b"[DONE]":
             self.done = True
+        return []
 
 
-def read_chunk(value: dict[str, Any]) -> Iterator[CompletionEvent]:
-    """Yield what one chunk of a stream says."""
+def read_chunk(value: dict[str, Any]) -> list[CompletionEvent]:
+    """Return what one chunk of a stream says."""
+    events: list[CompletionEvent] = []
     choices = value.get("choices")
     if isinstance(choices, list):
         for choice in choices:
             if isinstance(choice, dict) and not choice.get("index"):
-                yield from _message(choice.get("delta"))
-                yield from _finished(choice)
-    yield from _closing(value)
+                _read_message(choice.get("delta"), choice, events)
+                _read_finish(choice, events)
+    if "usage" in value or "error" in value:
+        _read_closing(value, events)
+    return events
 
 
-def read_answer(value: dict[str, Any]) -> Iterator[CompletionEvent]:
-    """Yield what a whole answer says."""
+def read_answer(value: dict[str, Any]) -> list[CompletionEvent]:
+    """Return what a whole answer says."""
+    events: list[CompletionEvent] = []
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        yield from _message(choices[0].get("message"))
-        yield from _finished(choices[0])
-    yield from _closing(value)
+        _read_message(choices[0].get("message"), choices[0], events)
+        _read_finish(choices[0], events)
+    _read_closing(value, events)
+    return events
 
 
-def _message(delta: object) -> Iterator[CompletionEvent]:
-    if not isinstance(delta, dict):
+def _read_message(message: object, choice: dict[str, Any], events: list[CompletionEvent]) -> None:
+    if not isinstance(message, dict):
         return
-    if text := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
-        yield ReasoningDelta(text)
-    if text := _text(delta.get("content")) or _text(delta.get("refusal")):
-        yield TextDelta(text)
-    calls = delta.get("tool_calls")
+    if text := _text(message.get("content")) or _text(message.get("refusal")):
+        logprobs = choice.get("logprobs")
+        events.append(TextDelta(text, _logprobs(logprobs) if logprobs else ()))
+    if text := _text(message.get("reasoning_content")) or _text(message.get("reasoning")):
+        events.insert(0, ReasoningDelta(text))  # Thoughts come before what they led to.
+    calls = message.get("tool_calls")
     if isinstance(calls, list):
-        for position, call in enumerate(calls):
-            if isinstance(call, dict):
-                yield _tool_call(call, position)
+        events.extend(
+            _tool_call(call, position)
+            for position, call in enumerate(calls)
+            if isinstance(call, dict)
+        )
+
+
+def _logprobs(value: object) -> tuple[dict[str, Any], ...]:
+    content = value.get("content") if isinstance(value, dict) else None
+    rows = content if isinstance(content, list) else []
+    return tuple(row for row in rows if isinstance(row, dict))
 
 
 def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:
@@ -135,19 +152,19 @@ def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:
     )
 
 
-def _finished(choice: dict[str, Any]) -> Iterator[CompletionEvent]:
+def _read_finish(choice: dict[str, Any], events: list[CompletionEvent]) -> None:
     if isinstance(reason := choice.get("finish_reason"), str):
         stop = choice.get("stop_reason")
-        yield Finished(reason, stop if isinstance(stop, str) else None)
+        events.append(Finished(reason, stop if isinstance(stop, str) else None))
 
 
-def _closing(value: dict[str, Any]) -> Iterator[CompletionEvent]:
+def _read_closing(value: dict[str, Any], events: list[CompletionEvent]) -> None:
     if (usage := Usage.parse(value.get("usage"))) is not None:
-        yield UsageReported(usage)
+        events.append(UsageReported(usage))
     if isinstance(error := value.get("error"), dict):
-        yield Failed(error)
+        events.append(Failed(error))
     elif isinstance(error, str):
-        yield Failed({"message": error})
+        events.append(Failed({"message": error}))
 
 
 def _text(value: object) -> str:

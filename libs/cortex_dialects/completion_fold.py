@@ -66,6 +66,8 @@ class CompletionFold:
         else:
             whole["text"] = whole.get("text", "") + (choice.get("text") or "")
         whole["finish_reason"] = choice.get("finish_reason") or whole["finish_reason"]
+        if choice.get("stop_reason") is not None:
+            whole["stop_reason"] = choice["stop_reason"]
         if isinstance(logprobs := choice.get("logprobs"), dict):
             whole["logprobs"] = _add_lists(whole["logprobs"] or {}, logprobs)
 

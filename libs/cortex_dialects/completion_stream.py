@@ -7,7 +7,8 @@ a finish reason or an error. All others are forwarded as the bytes they were.
 from enum import Enum
 from typing import Any
 
-from cortex_dialects.sse import FrameSplitter, frame_of, json_payload, payload
+from cortex_dialects.failure import Envelope, Failure, render
+from cortex_dialects.sse import COMMENT_FRAME, FrameSplitter, frame_of, json_payload, payload
 from cortex_dialects.usage import Usage
 
 
@@ -28,6 +29,7 @@ class CompletionStream:
     """
 
     def __init__(self, usage_chunk: UsageChunk = UsageChunk.PASS) -> None:
+        self.keep_alive = COMMENT_FRAME
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.first_token_seen = False
@@ -43,14 +45,28 @@ class CompletionStream:
         """The stream came to a proper end."""
         return self.failure is None and (self.done or self.finish_reason is not None)
 
+    def open(self) -> bytes:
+        """Return what opens the stream: nothing, the node's first frame does."""
+        return b""
+
+    def fail(self, failure: Failure) -> bytes:
+        """Return the end of a stream that failed: an error frame, unless it carried one."""
+        return b"" if self.failure else frame_of(render(failure, Envelope.OPENAI, ""))
+
     def feed(self, chunk: bytes) -> bytes:
         """Return the bytes to forward for `chunk`: whole frames only, the rest is kept."""
         out = [self._frame(frame) for frame in self._frames.feed(chunk)]
         return out[0] if len(out) == 1 else b"".join(out)
 
     def finish(self) -> bytes:
-        """Return the bytes left open when the stream ended."""
-        return self._frames.finish()
+        """Return the last frame, where the stream ended without the blank line behind it.
+
+        Half a frame is left out: what follows would be read as its other half.
+        """
+        frame = self._frames.finish()
+        if json_payload(frame) is None and payload(frame) != b"[DONE]":
+            return b""
+        return self._frame(frame.rstrip() + b"\n\n")
 
     def _frame(self, frame: bytes) -> bytes:
         if self.first_token_seen and not _matters(frame):

@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Any, Final
 
 CONTEXT_LENGTH_EXCEEDED: Final = "context_length_exceeded"
+#: A client that hears this sends its whole conversation again.
+THREAD_NOT_FOUND: Final = "thread_not_found"
 
 #: What Anthropic calls a status; its SDKs choose the exception by the status, people by the type.
 _ANTHROPIC_TYPES: Final = {
@@ -66,11 +68,13 @@ _STATUS_OF_TYPE = {"invalid_request_error": 400, "rate_limit_error": 429}
 def render(failure: Failure, envelope: Envelope, request_id: str) -> dict[str, Any]:
     """Return the error body of a dialect."""
     if envelope is Envelope.ANTHROPIC:
-        return {
-            "type": "error",
-            "error": {"type": anthropic_type(failure), "message": anthropic_message(failure)},
-            "request_id": request_id,
+        error: dict[str, Any] = {
+            "type": anthropic_type(failure),
+            "message": anthropic_message(failure),
         }
+        if failure.code == THREAD_NOT_FOUND:
+            error["details"] = {"error_code": failure.code}
+        return {"type": "error", "error": error, "request_id": request_id}
     return {
         "error": {
             "message": failure.message,

@@ -1,12 +1,19 @@
 """The front of a request: the few fields that routing needs, checked, the rest left alone."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
 from cortex_dialects.bad_body import BadBody
+from cortex_dialects.encoding import encode
 from cortex_dialects.keep_alive import parse_keep_alive
+
+#: What shows where a value stands in JSON: texts, and brackets outside of them.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
+_KEY = b'"model"'
+_IS_KEY = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("?)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,5 +78,41 @@ def _keep_alive_secs(body: dict[str, Any]) -> float | None:
 
 
 def with_fields(front: Front, **fields: Any) -> bytes:
-    """Return the body with `fields` replaced, as JSON bytes."""
-    return dumps({**front.body, **fields})
+    """Return the body with `fields` replaced, as JSON bytes. Raises BadBody."""
+    return encode({**front.body, **fields})
+
+
+def with_model(raw: bytes, front: Front, model: str) -> bytes:
+    """Return the body with another model's name in it and every other byte as it was."""
+    place = _place_of_model(raw)
+    if place is None:
+        return with_fields(front, model=model)
+    return raw[: place[0]] + dumps(model) + raw[place[1] :]
+
+
+def _place_of_model(raw: bytes) -> tuple[int, int] | None:
+    """Return where the outermost object of valid JSON names the model, if it does so once."""
+    if raw.count(_KEY) == 1 and b"\\u00" not in raw:
+        # Nothing else is called so, in whatever letters, and quotes inside of texts are escaped.
+        key = _IS_KEY.match(raw, raw.index(_KEY) + len(_KEY))
+        value = _TOKEN.match(raw, key.end(1) - 1) if key is not None and key[1] else None
+        return value.span() if value is not None else None
+    found: list[tuple[int, int]] = []
+    depth = keys = 0
+    named = False
+    for token in _TOKEN.finditer(raw):
+        text = token[0]
+        if text in b"{[":
+            depth += 1
+        elif text in b"}]":
+            depth -= 1
+        elif named:
+            found.append(token.span())
+            named = False
+        elif depth == 1 and text == _KEY:
+            if (key := _IS_KEY.match(raw, token.end())) is not None:
+                keys += 1
+                named = bool(key[1])
+        elif depth == 1 and b"\\" in text and loads(text) == "model":
+            return None  # The same name in other letters.
+    return found[0] if keys == 1 and found else None

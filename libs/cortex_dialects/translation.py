@@ -98,27 +98,31 @@ class TranslatedStream:
         for event in events:
             if self._ended:
                 break
-            if isinstance(event, Failed):
-                self.failure = event.error
-                out += self.fail(Failure.parse(event.error))
-                break
-            self._note(event)
-            out += self.open() + _encode(self._writer.take(event))
+            match event:
+                case Failed(error):
+                    self.failure = error
+                    return out + self.fail(Failure.parse(error))
+                case Finished(reason):
+                    self.finish_reason = reason
+                case UsageReported(usage):
+                    self.usage = usage
+                case _:
+                    self.first_token_seen = True
+            if not self._opened:
+                out += self.open()
+            out += _encode(self._writer.take(event))
         return out
 
-    def _note(self, event: CompletionEvent) -> None:
-        if isinstance(event, Finished):
-            self.finish_reason = event.reason
-        elif isinstance(event, UsageReported):
-            self.usage = event.usage
-        else:
-            self.first_token_seen = True
 
-
-def translate_answer(answer: dict[str, Any], writer: EventWriter) -> dict[str, Any]:
-    """Return a whole chat completion in the writer's dialect."""
+def translate_answer(answer: Any, writer: EventWriter) -> dict[str, Any] | None:
+    """Return a whole chat completion in the writer's dialect, None when it is not whole."""
+    events = read_answer(answer) if isinstance(answer, dict) else []
+    if not any(isinstance(event, Finished) for event in events):
+        return None
     writer.open()
-    for event in read_answer(answer):
+    for event in events:
+        if isinstance(event, Failed):
+            return None
         writer.take(event)
     writer.close()
     return writer.answer()

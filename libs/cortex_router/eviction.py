@@ -15,7 +15,7 @@ from operator import add, gt, sub
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from cortex_router.lifecycle import Status
-from cortex_router.nodes import Profile, Replica
+from cortex_router.nodes import Glance, Profile, Replica
 
 #: The search for the cheapest set takes so many steps; a dozen candidates never need as many.
 SEARCH_LIMIT = 8192
@@ -23,9 +23,6 @@ SEARCH_LIMIT = 8192
 _DEARER = 1.0 + 1e-12
 #: No price counts for more, so that sums stay finite whatever a strategy returns.
 DEAREST = 1e30
-#: How a load's length is guessed from a size, until one has been seen: seconds, and MiB a second.
-LOAD_START_SECS = 2.0
-LOAD_MB_PER_SEC = 1000.0
 
 #: How often a model was asked for lately, per second; None when nobody counted.
 Wanted: TypeAlias = Callable[[str], float | None]
@@ -48,10 +45,13 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class Foreseeing(Strategy, Protocol):
-    """A strategy that bounds its answers by idleness alone: placing on a large fleet is faster."""
+    """A strategy that bounds its answers at a glance: placing on a large fleet is faster."""
 
-    def floor(self, idle_since: float, now: float) -> tuple[int, float]:
-        """Return a tier and a price that no replica used at `idle_since` or later goes below."""
+    def floor(self, glance: Glance, lowest_class: int, now: float) -> tuple[int, float]:
+        """Return a tier and a price that no replica of which `glance` holds goes below.
+
+        None is of a residency class below `lowest_class`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,10 @@ class Lru:
         del profile, wanted_per_sec
         return recency(replica.idle_since, now)
 
-    def floor(self, idle_since: float, now: float) -> tuple[int, float]:
-        """Return the tier of all and the chance of a next use."""
-        return 0, recency(idle_since, now)
+    def floor(self, glance: Glance, lowest_class: int, now: float) -> tuple[int, float]:
+        """Return the tier of all and the least chance of a next use."""
+        del lowest_class
+        return 0, recency(glance.idle_since, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ class Priority:
         """Return the chance of a next use."""
         del profile, wanted_per_sec
         return recency(replica.idle_since, now)
+
+    def floor(self, glance: Glance, lowest_class: int, now: float) -> tuple[int, float]:
+        """Return the lowest class and the least chance of a next use."""
+        return lowest_class, recency(glance.idle_since, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,12 @@ class Cost:
         count alone knows nothing of a conversation that has just begun.
         """
         often = recency(replica.idle_since, now) + (wanted_per_sec or 0.0)
-        return load_secs(replica, profile) * often
+        return replica.load_secs_at(profile.size_mb) * often
+
+    def floor(self, glance: Glance, lowest_class: int, now: float) -> tuple[int, float]:
+        """Return the tier of all, and the shortest load times the least chance of a next use."""
+        del lowest_class
+        return 0, glance.load_secs * recency(glance.idle_since, now)
 
 
 STRATEGIES: Final[Mapping[str, Strategy]] = {"lru": Lru(), "priority": Priority(), "cost": Cost()}
@@ -128,14 +138,6 @@ def price_of(
     often = None if wanted is None else wanted(replica.model)
     price = strategy.price(replica, profile, now, often)
     return max(0.0, min(DEAREST, price)) if price == price else DEAREST  # noqa: PLR0124  # NaN
-
-
-def load_secs(replica: Replica, profile: Profile) -> float:
-    """Return how long the model takes to load: as seen, else guessed from its size."""
-    if replica.load_secs is not None:
-        return replica.load_secs
-    size = replica.used_mb or profile.size_mb or 0
-    return LOAD_START_SECS + size / LOAD_MB_PER_SEC
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,15 @@ None means unknown, never zero. Sizes are MiB, times are Unix seconds, speeds to
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from cortex_router.lifecycle import Status
 
 DEFAULT_PRIORITY = 100
 PINNED_PRIORITY = 1000
+#: How a load's length is guessed from a size, until one has been seen: seconds, and MiB a second.
+LOAD_START_SECS = 2.0
+LOAD_MB_PER_SEC = 1000.0
 #: More than any device has.
 _ANYTHING_MB = 1 << 40
 #: Assumed until a replica has told what it does.
@@ -90,10 +94,23 @@ class Replica:
         """How fast it reads, assumed when it did not say."""
         return self.tok_s_prefill or DEFAULT_PREFILL_TOK_S
 
+    def load_secs_at(self, size_mb: int | None) -> float:
+        """How long it takes to load: as seen, else guessed from its size; MiB, None: unknown."""
+        if self.load_secs is not None:
+            return self.load_secs
+        return LOAD_START_SECS + (self.used_mb or size_mb or 0) / LOAD_MB_PER_SEC
+
     def share_mb(self, size_mb: int | None) -> int | None:
         """What the model holds on each of its devices, from its real use, else from `size_mb`."""
         whole = self.used_mb if self.used_mb is not None else size_mb
         return None if whole is None or not self.devices else -(-whole // len(self.devices))
+
+
+class Glance(NamedTuple):
+    """Bounds of some loaded replicas: none is idle since before, none loads faster."""
+
+    idle_since: float
+    load_secs: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +141,14 @@ class Node:
         )
 
     @cached_property
-    def longest_idle_since(self) -> float:
-        """Since when the loaded replica that is idle the longest has been; inf without one."""
-        return min(
-            (one.idle_since for one in self.replicas if one.status is Status.LOADED),
-            default=float("inf"),
+    def glance(self) -> Glance | None:
+        """What is known of its loaded replicas together; None without one."""
+        loaded = [one for one in self.replicas if one.status is Status.LOADED]
+        if not loaded:
+            return None
+        return Glance(
+            idle_since=min(one.idle_since for one in loaded),
+            load_secs=min(one.load_secs_at(None) for one in loaded),
         )
 
     @cached_property

@@ -5,12 +5,13 @@ of what they could say at best, until no other could be better: the answer is th
 """
 
 from collections.abc import Callable, Mapping
-from heapq import heapify, heappop
+from functools import cache
+from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
 from cortex_router.eviction import Foreseeing, Strategy, Wanted, price_of
 from cortex_router.lifecycle import Status
-from cortex_router.nodes import Node, Profile
+from cortex_router.nodes import DEFAULT_PRIORITY, Glance, Node, Profile
 from cortex_router.placement import Fit, fit_order, place
 from cortex_router.policy import Policy
 from cortex_router.view import Entry, FleetView, current
@@ -19,7 +20,8 @@ Site: TypeAlias = tuple[str, Fit]
 _Bound: TypeAlias = tuple[int, float]
 #: Two sums of the same prices may differ in their last bits: that does not make one dearer.
 _DEARER = 1.0 + 1e-9
-_NOBODY_LOADED = float("inf")
+#: Below every bound.
+_NO_PRICE: _Bound = (-(2**63), 0.0)
 
 
 def best_site(
@@ -77,22 +79,26 @@ def _cleared_site(
     once_idle: bool = False,
 ) -> Site | None:
     """Return the node with the cheapest sacrifice, then the most room, then the first by name."""
-    wanted, strategy = view.wanted(now), policy.rules.strategy
-    floor = _floor(strategy, view.profiles, wanted, now)
+    wanted, strategy = cache(view.wanted(now)), policy.rules.strategy
+    share, count = profile.share_mb or 0, profile.min_devices
+    look = _look(strategy, view.profiles, wanted, now)
+    # What a node could say at best: at a glance first, then looked at, then asked.
+    floor = _floor(strategy, view.profiles, now)
     queue = [
-        (floor(node), node.name, entry)
+        (floor(glance), node.name, False, entry)
         for entry in entries
-        if (node := entry.node).longest_idle_since < _NOBODY_LOADED
+        if (glance := (node := entry.node).glance) is not None
     ]
     heapify(queue)
-    share, count = profile.share_mb or 0, profile.min_devices
     best: tuple[tuple[bool, int, float, int], str, Fit] | None = None
     while queue:
-        (tier, price), name, entry = heappop(queue)
-        if best is not None and _above(tier, price, best[2]):
+        bound, name, looked, entry = heappop(queue)
+        if best is not None and _above(bound, best[2]):
             break
-        fewest = _fewest_leaving(entry.node, share, count)
-        if fewest is None or (best is not None and _above(tier, price * fewest, best[2])):
+        if not looked:
+            fewest = _fewest_leaving(entry.node, share, count)
+            if fewest is not None:
+                heappush(queue, (look(entry.node, fewest), name, True, entry))
             continue
         fit = place(
             current(entry),
@@ -109,29 +115,38 @@ def _cleared_site(
     return None if best is None else best[1:]
 
 
-def _above(tier: int, price: float, best: Fit) -> bool:
-    return (tier, price) > (best.tier, best.price * _DEARER)
+def _above(bound: _Bound, best: Fit) -> bool:
+    return bound > (best.tier, best.price * _DEARER)
 
 
 def _floor(
-    strategy: Strategy, profiles: Mapping[str, Profile], wanted: Wanted, now: float
-) -> Callable[[Node], _Bound]:
-    """Return what tells the least that a sacrifice of one model on a node would be worth."""
-    if isinstance(strategy, Foreseeing):
-        return lambda node: strategy.floor(node.longest_idle_since, now)
+    strategy: Strategy, profiles: Mapping[str, Profile], now: float
+) -> Callable[[Glance], _Bound]:
+    """Return what tells a bound of what a look would find, as far as the strategy foresees."""
+    if not isinstance(strategy, Foreseeing):
+        return lambda _: _NO_PRICE
+    # A model that nobody listed is of the default class.
+    classes = {DEFAULT_PRIORITY, *(profile.residency_class for profile in profiles.values())}
+    lowest = min(classes)
+    return lambda glance: strategy.floor(glance, lowest, now)
 
-    def floor(node: Node) -> _Bound:
+
+def _look(
+    strategy: Strategy, profiles: Mapping[str, Profile], wanted: Wanted, now: float
+) -> Callable[[Node, int], _Bound]:
+    """Return what tells the least that a sacrifice of so many models on a node would be worth."""
+
+    def look(node: Node, fewest: int) -> _Bound:
         loaded = [
             (replica, profiles.get(replica.model) or Profile(id=replica.model))
             for replica in node.replicas
             if replica.status is Status.LOADED
         ]
-        return (
-            min(strategy.tier(replica, theirs) for replica, theirs in loaded),
-            min(price_of(strategy, replica, theirs, now, wanted) for replica, theirs in loaded),
-        )
+        prices = [price_of(strategy, one, theirs, now, wanted) for one, theirs in loaded]
+        tier = min(strategy.tier(replica, theirs) for replica, theirs in loaded)
+        return tier, min(prices) if fewest == 1 else sum(sorted(prices)[:fewest])
 
-    return floor
+    return look
 
 
 def _fewest_leaving(node: Node, share_mb: int, count: int) -> int | None:

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from cortex_router.eviction import Victim, load_secs
+from cortex_router.eviction import Victim
 from cortex_router.lifecycle import RESIDENT, Status
 from cortex_router.nodes import Device, Node, Profile, Replica
 from cortex_router.placement import Fit, NoFit, Placement, Rules, place
@@ -140,7 +140,9 @@ def next_swaps(
 
 def quantum_secs(replica: Replica, profile: Profile, swapping: Swapping) -> float:
     """Return for how long a model stays once it is loaded, if somebody uses it."""
-    return max(swapping.rules.min_residency_secs, swapping.amortise * load_secs(replica, profile))
+    return max(
+        swapping.rules.min_residency_secs, swapping.amortise * replica.load_secs_at(profile.size_mb)
+    )
 
 
 def wait_bound_secs(

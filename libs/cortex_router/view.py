@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from cortex_router.aliases import resolve
 from cortex_router.circuit import CLOSED, Circuit
 from cortex_router.lifecycle import ARRIVING, Status
 from cortex_router.nodes import Node, Profile, Replica
@@ -76,7 +77,12 @@ class FleetView(NamedTuple):
 
     def resolve(self, name: str) -> str:
         """Return the model that `name` stands for: an alias's target, else `name` itself."""
-        return self.aliases.get(name, name)
+        return resolve(self.aliases, name, self.knows)
+
+    def knows(self, model: str) -> bool:
+        """Tell whether the catalogue or some node has the model."""
+        held = self.holding(model)
+        return model in self.profiles or bool(held.ready or held.idle or held.arriving)
 
     def node(self, name: str) -> Node | None:
         """Return the node called `name`, our own requests counted in."""

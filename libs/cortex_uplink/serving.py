@@ -40,9 +40,10 @@ from cortex_core.errors import (
     Unavailable,
     envelope,
     headers,
+    refused_body,
 )
 from cortex_core.settings import Address
-from cortex_dialects import BadBody, Front, read_front
+from cortex_dialects import BadBody, Envelope, Front, envelope_of, read_front
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ def read_inference(request: Request) -> Front:
     try:
         return read_front(request.body)
     except BadBody as error:
-        raise InvalidRequest(error.message, code=error.code, param=error.param) from error
+        raise refused_body(error) from error
 
 
 def answer(value: Any, status: int = 200) -> HTTPResponse:
@@ -122,15 +123,23 @@ async def send_now(request: Request, response: HTTPResponse) -> None:
     await sending.send(end_stream=True)
 
 
-def error_answer(error: ApiError) -> HTTPResponse:
+def error_answer(request: Request, error: ApiError) -> HTTPResponse:
     """Return `error` in its envelope: the only place where an error becomes a response."""
-    response = answer(envelope(error), error.status)
+    body = envelope(error, _envelope_of(request), request_id(request))
+    response = answer(body, error.status)
     response.headers.update(headers(error))
     return response
 
 
+def _envelope_of(request: Request) -> Envelope:
+    return envelope_of(request.path, request.headers)
+
+
 def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
-    """Return a Sanic app with our envelopes on every failure and `x-request-id` on every answer."""
+    """Return a Sanic app with our envelopes on every failure and `x-request-id` on every answer.
+
+    Anthropic's clients look for `request-id` and get that too.
+    """
     app: Sanic[Any, Any] = Sanic(f"{name}-{secrets.token_hex(4)}", configure_logging=False)
     app.config.REQUEST_MAX_SIZE = request_max_mb * 1024 * 1024
     app.config.RESPONSE_TIMEOUT = _NO_LIMIT_SECS
@@ -148,11 +157,13 @@ def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
     @app.on_response  # type: ignore[untyped-decorator]
     async def _say_name(request: Request, response: HTTPResponse) -> None:
         response.headers["x-request-id"] = request_id(request)
+        if _envelope_of(request) is Envelope.ANTHROPIC:
+            response.headers["request-id"] = request_id(request)
 
     @app.exception(Exception)
     async def _failed(request: Request, error: Exception) -> HTTPResponse:
         _hear_out(request)
-        response = error_answer(as_api_error(request, error))
+        response = error_answer(request, as_api_error(request, error))
         if isinstance(error, SanicMethodNotAllowed):
             response.headers.update(error.headers)
         return response

@@ -9,14 +9,14 @@ Everything runs on loopback, ends by itself and leaves nothing behind.
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tests.bench import hops, memory, router, simulation, startup
+from tests.bench import dialects, hops, memory, router, simulation, startup
 from tests.bench.machine import header
 from tests.bench.reporting import Report
 from tests.demo_model import demo_model_path
@@ -30,6 +30,7 @@ class Measurement(StrEnum):
     STARTUP = "startup"
     ROUTER = "router"
     SIMULATION = "simulation"
+    DIALECTS = "dialects"
 
 
 def main(
@@ -51,18 +52,16 @@ def main(
     path = demo_model_path()
 
     def reports() -> Iterator[Report]:
+        made: dict[Measurement, Callable[[], Iterable[Report]]] = {
+            Measurement.HOPS: lambda: _hops(path, rounds, tokens, threads),
+            Measurement.MEMORY: lambda: [memory.measure(path, requests=requests)],
+            Measurement.STARTUP: lambda: [startup.measure(starts=starts)],
+            Measurement.ROUTER: lambda: [router.measure()],
+            Measurement.SIMULATION: lambda: [simulation.measure(requests=simulated)],
+            Measurement.DIALECTS: lambda: [dialects.measure()],
+        }
         for one in measurements or list(Measurement):
-            match one:
-                case Measurement.HOPS:
-                    yield from _hops(path, rounds, tokens, threads)
-                case Measurement.MEMORY:
-                    yield memory.measure(path, requests=requests)
-                case Measurement.STARTUP:
-                    yield startup.measure(starts=starts)
-                case Measurement.ROUTER:
-                    yield router.measure()
-                case Measurement.SIMULATION:
-                    yield simulation.measure(requests=simulated)
+            yield from made[one]()
 
     about = {**header(), "model": path.name}
     if as_json:

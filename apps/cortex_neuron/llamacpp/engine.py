@@ -69,7 +69,18 @@ def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     server = xllamacpp.Server(_parameters(xllamacpp, task))
     url = server.listening_address
     slots = _get(url, "/slots", task["secret"])
-    return server, {"url": url, "slots": len(slots), "context": slots[0]["n_ctx"]}
+    return server, {
+        "url": url,
+        "slots": len(slots),
+        "context": slots[0]["n_ctx"],
+        "knows_tools": _knows_tools(_get(url, "/props", task["secret"])),
+    }
+
+
+def _knows_tools(properties: dict[str, Any]) -> bool:
+    """Whether the model's chat template has a place for tools, or for calls at least."""
+    able = properties.get("chat_template_caps", {})
+    return bool(able.get("supports_tools") or able.get("supports_tool_calls"))
 
 
 def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:
@@ -88,6 +99,8 @@ def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:
     parameters.cache_type_v = _enumerated(xllamacpp.ggml_type, "GGML_TYPE_", task["cache_type_v"])
     parameters.cache_ram_mib = task["prompt_cache_mb"]
     parameters.warmup = task["warmup"]
+    # Weights in another order suit some CPUs better, and are a copy of all of them.
+    parameters.no_extra_bufts = not task["reorder"]
     # What was asked for is what runs: llama.cpp must not shrink the context to what it finds free.
     parameters.fit_params = False
     parameters.embedding = task["embedding"]

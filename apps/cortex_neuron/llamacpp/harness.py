@@ -31,7 +31,8 @@ from cortex_neuron.engine_process import (
 )
 from cortex_neuron.gguf import capabilities as capabilities_of
 from cortex_neuron.gguf import read_facts
-from cortex_neuron.harness import EngineSpec, ModelFacts, Report
+from cortex_neuron.harness import Conversation, EngineSpec, ModelFacts, Report
+from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.options import LlamaCppOptions, merge_options
 from cortex_neuron.sources.choose import shards_of
 
@@ -51,12 +52,17 @@ class LlamaCppEngine:
     slots: int
     context: int | None
     capabilities: tuple[str, ...]
+    knows_tools: bool
     process: EngineProcess
 
     @property
     def pid(self) -> int:
         """The engine's process id."""
         return self.process.pid
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        """Return a chat or completion as llama.cpp takes it. Raises InvalidRequest."""
+        return conversation(body, knows_tools=self.knows_tools)
 
     async def wait(self) -> str:
         """Return, once the process has ended, why it did."""
@@ -144,6 +150,7 @@ class LlamaCppHarness:
             slots=process.ready["slots"],
             context=process.ready["context"],
             capabilities=spec.capabilities,
+            knows_tools=process.ready["knows_tools"],
             process=process,
         )
 
@@ -180,6 +187,7 @@ def _task(spec: EngineSpec, options: LlamaCppOptions, secret: str) -> dict[str, 
         "embedding": embedding,
         "pooling": options.pooling or ("mean" if embedding and generative else None),
         "warmup": True,
+        "reorder": True,
     }
 
 

@@ -6,7 +6,6 @@ most two such processes live at a time; one that nobody used for a while is stop
 """
 
 import asyncio
-import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -16,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from orjson import dumps, loads
 
 from cortex_core.errors import InvalidRequest, UpstreamMalformed, UpstreamUnreachable
 from cortex_neuron.engine_process import EngineProcess, child_environment
+from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.harness import start_child
 from cortex_neuron.llamacpp.options import LlamaCppOptions
+from cortex_neuron.llamacpp.refusals import refusal
 
 _CELLS = 64
 _START_SECS = 120.0
@@ -71,17 +73,11 @@ class Tokenizers:
             t.result().pid for t in tasks if t.done() and not t.cancelled() and not t.exception()
         )
 
-    async def count(self, path: Path, model_id: str, body: bytes) -> int:
-        """Return the prompt tokens of `body`: a chat, or a text as `prompt`, `input` or `content`.
+    async def count(self, path: Path, model_id: str, request: Mapping[str, Any]) -> int:
+        """Return the prompt tokens of a chat, or of text as `prompt`, `input` or `content`.
 
-        Raises InvalidRequest for a body that cannot be counted, and what `start_child` raises.
+        Raises InvalidRequest for what cannot be counted, and what `start_child` raises.
         """
-        try:
-            request = json.loads(body)
-        except ValueError as error:
-            raise InvalidRequest("the body is not JSON") from error
-        if not isinstance(request, dict):
-            raise InvalidRequest("the body must be a JSON object")
         texts = None if "messages" in request else _texts(request)
         try:
             return await self._count(path, model_id, request, texts)
@@ -100,13 +96,24 @@ class Tokenizers:
         await self._client.aclose()
 
     async def _count(
-        self, path: Path, model_id: str, chat: dict[str, Any], texts: list[str | int] | None
+        self, path: Path, model_id: str, chat: Mapping[str, Any], texts: list[str | int] | None
     ) -> int:
-        async with self._borrow(path, model_id) as (url, secret):
+        async with self._borrow(path, model_id) as (process, secret):
+            url = process.ready["url"]
             if texts is not None:
                 return sum([await self._count_text(url, secret, text) for text in texts])
-            answer = await self._ask(f"{url}/v1/chat/completions/input_tokens", secret, chat)
-            return _count(answer.get("input_tokens"))
+            *others, last = conversation(chat, knows_tools=process.ready["knows_tools"]).bodies
+            for body in others:
+                try:
+                    return await self._count_chat(url, secret, body)
+                except InvalidRequest as error:
+                    if error.code != "template_render_failed":
+                        raise
+            return await self._count_chat(url, secret, last)
+
+    async def _count_chat(self, url: str, secret: str, chat: Mapping[str, Any]) -> int:
+        answer = await self._ask(f"{url}/v1/chat/completions/input_tokens", secret, chat)
+        return _count(answer.get("input_tokens"))
 
     async def _count_text(self, url: str, secret: str, text: str | int) -> int:
         if isinstance(text, int):
@@ -116,28 +123,29 @@ class Tokenizers:
         tokens = answer.get("tokens")
         return _count(len(tokens) if isinstance(tokens, list) else None)
 
-    async def _ask(self, url: str, secret: str, question: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, url: str, secret: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
         try:
-            response = await self._client.post(
-                url, json=question, headers={"authorization": f"Bearer {secret}"}
-            )
-            answer = response.json()
+            response = await self._client.post(url, content=dumps(question), headers=headers)
+            answer = loads(response.content)
         except _LOST:
             raise
         except httpx.HTTPError as error:
             raise UpstreamUnreachable("the model's tokenizer does not answer") from error
         except ValueError as error:
             raise UpstreamMalformed("the model's tokenizer answered nonsense") from error
-        if response.status_code != httpx.codes.OK or not isinstance(answer, dict):
-            raise InvalidRequest("the model's chat template or tokenizer refuses this prompt")
+        if response.status_code != httpx.codes.OK:
+            raise refusal(response.status_code, answer)
+        if not isinstance(answer, dict):
+            raise UpstreamMalformed("the model's tokenizer answered nonsense")
         return answer
 
     @asynccontextmanager
-    async def _borrow(self, path: Path, model_id: str) -> AsyncIterator[tuple[str, str]]:
+    async def _borrow(self, path: Path, model_id: str) -> AsyncIterator[tuple[EngineProcess, str]]:
         vocabulary = await self._claim(path, model_id)
         try:
             process = await asyncio.shield(vocabulary.start)
-            yield process.ready["url"], vocabulary.secret
+            yield process, vocabulary.secret
         except _LOST:
             if self._state.open.get(path) is vocabulary:
                 self._dismiss(path)
@@ -197,6 +205,7 @@ class Tokenizers:
             "gpu_layers": 0,
             "embedding": False,
             "warmup": False,
+            "reorder": False,
         }
         hidden = {"CUDA_VISIBLE_DEVICES": "", "GGML_NO_BACKTRACE": "1"}
         start = start_child(

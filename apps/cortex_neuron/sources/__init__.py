@@ -10,7 +10,7 @@ from cortex_neuron.sources.parse import (
     Source,
     parse_source,
 )
-from cortex_neuron.sources.resolving import resolve
+from cortex_neuron.sources.resolving import find, resolve
 
 __all__ = [
     "FetchCancelled",
@@ -22,6 +22,7 @@ __all__ = [
     "ModelScan",
     "PypiSource",
     "Source",
+    "find",
     "parse_source",
     "resolve",
     "scan_model_dirs",

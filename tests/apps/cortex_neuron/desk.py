@@ -8,6 +8,7 @@ from typing import Any
 from cortex_core.errors import ApiError
 from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadRequest, Progress, Residency, Waiting
+from cortex_neuron.harness import Conversation
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.registry import Registry, Restarts
 from cortex_neuron.room import Room
@@ -26,6 +27,10 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        """Take everything as it is."""
+        return Conversation(bodies=(body,), read=lambda chunks: chunks)
 
     async def wait(self) -> str:
         """Return once it has ended."""

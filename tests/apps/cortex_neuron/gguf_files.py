@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 Value = tuple[int, bytes]
 
@@ -42,3 +43,18 @@ def gguf(values: Mapping[str, Value], tensors: Sequence[bytes], data_bytes: int)
 
 def _text(text: str) -> bytes:
     return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def with_template(model: Path, copy: Path, template: str) -> Path:
+    """Write a copy of a model file that has another chat template; return where it is."""
+    whole = model.read_bytes()
+    key = _text("tokenizer.chat_template") + struct.pack("<I", 8)
+    at = whole.index(key) + len(key)
+    (old,) = struct.unpack_from("<Q", whole, at)
+    # What follows keeps its place within a block of 32 bytes.
+    text = template.encode() + b"{##}"
+    text = text[:-2] + b" " * ((old - len(text)) % 32) + text[-2:]
+    copy.write_bytes(
+        b"".join((whole[:at], struct.pack("<Q", len(text)), text, whole[at + 8 + old :]))
+    )
+    return copy

@@ -32,6 +32,8 @@ pytestmark = pytest.mark.fleet
 DEMO, EMBEDDER, LOCAL = "org/demo", "org/embedder", "tiny"
 LOAD, UNLOAD = "/models/load", "/models/unload"
 CONTEXT = 512
+#: Whatever the model would say, it says this.
+CATS = 'root ::= "a cat, a dog"'
 STORY = {"text": "Tell a long story about a lighthouse.", "max_tokens": 150, "temperature": 0}
 
 
@@ -286,6 +288,30 @@ def test_a_stream_ends_in_usage_although_nobody_asked(demo: Scene, options: dict
     assert streamed.text()
 
 
+@pytest.mark.parametrize(
+    ("stop", "reason"), [(["zzz", "cat"], "cat"), ("cat", "cat"), ("zzz", None), ("", None)]
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_a_stream_tells_the_stop_string_that_ended_it(
+    demo: Scene, path: str, stop: Any, reason: str | None
+) -> None:
+    """And nothing else of the engine's insides; usage comes as ever."""
+    prompt = {} if path == CHAT else {"prompt": "A"}
+    body = {**say(DEMO), **prompt, "stop": stop, "max_tokens": 24}
+    with demo.neuron.http.stream(
+        "POST", f"{demo.neuron.url}{path}", json={**body, "stream": True, "grammar": CATS}
+    ) as answer:
+        told = [frame for _, frame in frames(answer)]
+    chunks = [json.loads(frame.removeprefix("data: ")) for frame in told if "{" in frame]
+    (closing,) = [one for chunk in chunks for one in chunk["choices"] if one.get("finish_reason")]
+
+    assert closing.get("stop_reason") == reason
+    assert closing["finish_reason"] == "stop"
+    assert "__verbose" not in "".join(told)
+    assert chunks[-1]["usage"]["completion_tokens"] > 0
+    assert told[-1] == "data: [DONE]"
+
+
 def test_a_completion_streams(demo: Scene) -> None:
     """Text by text, with the same end as a chat."""
     body = {"model": DEMO, "prompt": "One, two,", "max_tokens": 4, "stream": True}
@@ -352,7 +378,7 @@ def test_an_unknown_model_is_a_404(scene: Scene, path: str) -> None:
     "body",
     [
         {"model": DEMO, "messages": "hello"},
-        {"model": DEMO, "messages": [{"role": "user"}]},
+        {"model": DEMO, "messages": [{"content": "x"}]},
         {"model": DEMO},
         {"model": DEMO, "messages": [{"role": "user", "content": "x"}], "temperature": "hot"},
     ],

@@ -29,11 +29,11 @@ from cortex_router.eviction import (
     Foreseeing,
     Resident,
     cheapest,
-    load_secs,
     may_share,
     price_of,
     recency,
 )
+from cortex_router.nodes import Glance
 from tests.libs.cortex_router import strategies as fleet
 from tests.libs.cortex_router.fleets import device, node, replica
 
@@ -237,10 +237,10 @@ def test_a_load_is_as_long_as_it_was_or_as_its_size_says() -> None:
     """Two seconds, and one for every 1,000 MiB, until it is known."""
     seen = replace(replica("m", used=4000), load_secs=3.0)
 
-    assert load_secs(seen, ANY) == 3.0
-    assert load_secs(replica("m", used=4000), ANY) == 6.0
-    assert load_secs(replica("m", used=None), replace(ANY, size_mb=500)) == 2.5
-    assert load_secs(replica("m", used=None), ANY) == 2.0
+    assert seen.load_secs_at(None) == 3.0
+    assert replica("m", used=4000).load_secs_at(None) == 6.0
+    assert replica("m", used=None).load_secs_at(500) == 2.5
+    assert replica("m", used=None).load_secs_at(None) == 2.0
 
 
 def test_the_strategies_prices() -> None:
@@ -257,15 +257,30 @@ def test_the_strategies_prices() -> None:
     assert Cost().price(one, theirs, NOW, 0.0) == 1.5
 
 
-@given(fleet.replicas, fleet.profiles())
-def test_a_strategy_that_foresees_never_says_too_much(one: Replica, theirs: Profile) -> None:
-    """No replica is cheaper than the floor of its idleness, or of a longer one."""
-    strategy = Lru()
+@given(
+    one=fleet.replicas,
+    theirs=fleet.profiles(),
+    strategy=st.sampled_from([Lru(), Priority(), Cost()]),
+    wanted=st.none() | st.floats(0, 5),
+    more_idle=st.floats(0, 9),
+    faster=st.floats(0, 1),
+    lower=st.integers(0, 9),
+)
+def test_a_strategy_that_foresees_never_says_too_much(
+    one: Replica,
+    theirs: Profile,
+    strategy: Strategy,
+    wanted: float | None,
+    more_idle: float,
+    faster: float,
+    lower: int,
+) -> None:
+    """No replica is cheaper than the floor of a glance that holds of it and of others."""
     assert isinstance(strategy, Foreseeing)
+    glance = Glance(one.idle_since - more_idle, one.load_secs_at(None) * faster)
 
-    for idle_since in (one.idle_since, one.idle_since - 5.0):
-        said = strategy.tier(one, theirs), strategy.price(one, theirs, NOW, None)
-        assert strategy.floor(idle_since, NOW) <= said
+    said = strategy.tier(one, theirs), strategy.price(one, theirs, NOW, wanted)
+    assert strategy.floor(glance, theirs.residency_class - lower, NOW) <= said
 
 
 @dataclass(frozen=True)

