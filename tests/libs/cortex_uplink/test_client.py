@@ -162,7 +162,6 @@ async def test_an_answer_beyond_the_bound_is_refused() -> None:
             await reply.read(4)
 
 
-@pytest.mark.parametrize("keep_alive", [True, False])
 async def test_headers_are_what_the_caller_gave() -> None:
     """And those of the answer are found in any case."""
     heads: list[bytes] = []

@@ -26,6 +26,7 @@ from tests.libs.cortex_uplink.peers import (
 )
 
 
+@pytest.mark.parametrize("keep_alive", [True, False])
 async def test_leaving_ends_the_upstream_request_at_once(keep_alive: bool) -> None:
     """This is how a client that hung up reaches the engine."""
     gone = asyncio.Event()
