@@ -20,15 +20,16 @@ from httpx_aiohttp import AiohttpTransport
 
 from cortex_uplink import Limits, Uplink
 from tests.bench.reporting import Report, Table, spread
-from tests.bench.uplink_server import CHUNKS
+from tests.bench.uplink_server import CHUNKS, PACE_SECS
 
 METHOD = """\
 Processor time of the client's process alone (uvloop), in µs; the server is another process and
 answers with canned bytes on loopback. request: a small JSON answer, read whole, {concurrent} at a
-time on kept connections. chunk: a stream of {chunks} chunks, each written by itself, unpaced,
-{streams} at a time; the cost of a whole stream, its request included, over its chunks. reads: how
-many pieces of a stream the client saw. {rounds} rounds, interleaved."""
-CONCURRENT, STREAMS = 32, 8
+time on kept connections. chunk: a stream of {chunks} chunks, each written by itself, {streams} at a
+time without a pause in between, or (paced) {paced} at a time with a chunk each {pace} ms; the cost
+of a whole stream, its request included, over its chunks. reads: how many pieces of an answer the
+client saw. {rounds} rounds, interleaved."""
+CONCURRENT, STREAMS, PACED = 32, 8, 200
 REQUESTS, STREAMED = 4000, 400
 LIMITS = Limits(connect=5, first_byte=60, idle=60)
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hello"}],"stream":true}'
@@ -125,7 +126,14 @@ def measure(*, rounds: int = 5) -> Report:
             ]
     return Report(
         name="uplink",
-        method=METHOD.format(concurrent=CONCURRENT, chunks=CHUNKS, streams=STREAMS, rounds=rounds),
+        method=METHOD.format(
+            concurrent=CONCURRENT,
+            chunks=CHUNKS,
+            streams=STREAMS,
+            paced=PACED,
+            pace=round(PACE_SECS * 1000),
+            rounds=rounds,
+        ),
         tables=[
             Table(
                 title=f"processor time per {what}, µs",
@@ -139,7 +147,7 @@ def measure(*, rounds: int = 5) -> Report:
                     for name in names
                 ],
             )
-            for what in ("request", "chunk")
+            for what in ("request", "chunk", "paced chunk")
         ],
         samples=samples,
     )
@@ -150,11 +158,14 @@ async def _round(name: str, url: str) -> dict[str, float]:
         await _spend(ask, f"{url}/json", CONCURRENT, 4 * CONCURRENT)
         request, request_reads = await _spend(ask, f"{url}/json", CONCURRENT, REQUESTS)
         stream, stream_reads = await _spend(ask, f"{url}/stream", STREAMS, STREAMED)
+        paced, paced_reads = await _spend(ask, f"{url}/paced", PACED, PACED)
     return {
         "request": request,
         "request_reads": request_reads,
         "chunk": stream / CHUNKS,
         "chunk_reads": stream_reads,
+        "paced chunk": paced / CHUNKS,
+        "paced chunk_reads": paced_reads,
     }
 
 

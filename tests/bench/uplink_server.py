@@ -12,6 +12,7 @@ from typing import cast
 import uvloop
 
 CHUNKS = 64
+PACE_SECS = 0.02
 _BODY = b'{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"content":"hi"}}]}'
 _FRAME = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"token"}}]}\n\n'
 _JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -32,16 +33,19 @@ class Canned(asyncio.Protocol):
         if data.startswith(b"POST /stream"):
             self._transport.write(_EVENTS)
             asyncio.get_running_loop().call_soon(self._next, CHUNKS)
+        elif data.startswith(b"POST /paced"):
+            self._transport.write(_EVENTS)
+            asyncio.get_running_loop().call_later(PACE_SECS, self._next, CHUNKS, PACE_SECS)
         else:
             self._transport.write(_JSON % (len(_BODY), _BODY))
 
-    def _next(self, left: int) -> None:
-        """Write one chunk in each turn of the loop, so that each goes out by itself."""
+    def _next(self, left: int, pace_secs: float = 0.0) -> None:
+        """Write one chunk in a turn of the loop, so that each goes out by itself."""
         if not left:
             self._transport.write(b"0\r\n\r\n")
         elif not self._transport.is_closing():
             self._transport.write(b"%x\r\n%b\r\n" % (len(_FRAME), _FRAME))
-            asyncio.get_running_loop().call_soon(self._next, left - 1)
+            asyncio.get_running_loop().call_later(pace_secs, self._next, left - 1, pace_secs)
 
 
 async def _serve() -> None:
