@@ -71,21 +71,23 @@ def account(outcome: Outcome, metrics: Metrics, *, in_catalogue: bool) -> None:
     """Write the request's line and count it. A model that is not ours never becomes a label."""
     duration = time.perf_counter() - outcome.started
     where = ((outcome.model if in_catalogue else None) or UNKNOWN, outcome.node or UNKNOWN)
-    metrics.requests.labels(*where).inc()
-    metrics.duration.labels(*where).observe(duration)
+    series = metrics.of(*where)
+    series.requests.inc()
+    series.duration.observe(duration)
     if outcome.code is not None:
         metrics.errors.labels(*where, outcome.code).inc()
-    if outcome.first_token_secs is not None:
-        metrics.first_token.labels(*where).observe(outcome.first_token_secs)
-    if outcome.tokens_per_second is not None:
-        metrics.rate.labels(*where).observe(outcome.tokens_per_second)
-    if outcome.overhead_secs is not None:
-        metrics.overhead.labels(*where).observe(outcome.overhead_secs)
+    if (first_token := outcome.first_token_secs) is not None:
+        series.first_token.observe(first_token)
+    if (rate := outcome.tokens_per_second) is not None:
+        series.rate.observe(rate)
+    if (overhead := outcome.overhead_secs) is not None:
+        series.overhead.observe(overhead)
     usage = outcome.usage
     if usage is not None:
-        metrics.prompt_tokens.labels(*where).inc(usage.prompt)
-        metrics.completion_tokens.labels(*where).inc(usage.completion)
-        metrics.cached_tokens.labels(*where).inc(usage.cached or 0)
+        series.prompt_tokens.inc(usage.prompt)
+        series.completion_tokens.inc(usage.completion)
+        if usage.cached:
+            series.cached_tokens.inc(usage.cached)
     fields = {
         "request_id": outcome.request_id,
         "route": outcome.route,

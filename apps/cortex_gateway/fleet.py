@@ -7,8 +7,8 @@ so that a burst is spread although all of it arrives between two events.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cortex_core.settings import Catalogue, ModelEntry, NeuronEntry
@@ -119,10 +119,10 @@ class Fleet:
         """Return the fleet for a decision taken now."""
         return self._view
 
-    @asynccontextmanager
-    async def sending(
+    @contextmanager
+    def sending(
         self, node: str, model: str, *, session: str | None = None, tokens: int = 0
-    ) -> AsyncIterator["Sending"]:
+    ) -> Iterator["Sending"]:
         """Count a request of ours to a replica for as long as it lasts, and how it did."""
         self._view = apply(
             self._view,

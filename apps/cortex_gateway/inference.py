@@ -50,7 +50,8 @@ from cortex_uplink import (
     Uplink,
     UplinkError,
 )
-from cortex_uplink.serving import Gate, error_answer, request_id, send_now
+from cortex_uplink.client_writer import ClientWriter
+from cortex_uplink.serving import Gate, error_answer, name_headers, request_id
 
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ _DIALECTS = {"/v1/messages": "anthropic", "/v1/responses": "responses"}
 MAX_ATTEMPTS = 3
 _BROKEN = frozenset({500, 502, 504})
 _OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
+_JSON = {"content-type": "application/json"}
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 
@@ -95,11 +97,11 @@ class Inference:
                 outcome.model = self.fleet.view().resolve(exchange.front.model)
                 outcome.stream = exchange.front.stream and streams
                 if not outcome.stream:
-                    await send_now(request, await self._whole(request, exchange, outcome))
+                    await self._whole(request, exchange, outcome)
                     return None
                 stream = exchange.stream()
                 events = EventResponse(request, stream, self.settings.timeouts.hold_headers_secs)
-                async with events.kept_alive():
+                with events.kept_alive():
                     await self._streamed(request, exchange, outcome, stream, events)
                 return None
         except ApiError as error:
@@ -128,15 +130,19 @@ class Inference:
         stream: AnswerStream,
         events: EventResponse,
     ) -> None:
+        def take(chunk: bytes) -> Awaitable[object] | None:
+            out = stream.feed(chunk)
+            outcome.last_chunk = time.perf_counter()
+            if outcome.first_token is None and stream.first_token_seen:
+                outcome.first_token = outcome.last_chunk
+            if not out:
+                return None
+            events.write(out)
+            return events.enough()
+
         async def pass_on(answer: Answer) -> bool | None:
             outcome.status = 200
-            async for chunk in answer.chunks():
-                out = stream.feed(chunk)
-                outcome.last_chunk = time.perf_counter()
-                if outcome.first_token is None and stream.first_token_seen:
-                    outcome.first_token = outcome.last_chunk
-                if out:
-                    await events.send(out)
+            await answer.relay(take)
             return None if _is_clients(stream.failure) else not stream.complete
 
         try:
@@ -146,15 +152,15 @@ class Inference:
         finally:
             outcome.read(stream)
         if rest := stream.finish():
-            await events.send(rest)
+            events.write(rest)
         if stream.failure is not None:
             outcome.code = str(stream.failure.get("code") or "stream_failed")
         elif not stream.complete:
             raise UpstreamUnreachable("the node was lost before the answer was complete")
         await events.end()
 
-    async def _whole(self, request: Request, exchange: Exchange, outcome: Outcome) -> HTTPResponse:
-        result: list[HTTPResponse] = []
+    async def _whole(self, request: Request, exchange: Exchange, outcome: Outcome) -> None:
+        writer = ClientWriter(request)
 
         async def collect(answer: Answer) -> bool:
             body = await answer.read(MAX_ANSWER_BYTES)
@@ -164,12 +170,12 @@ class Inference:
             if told is None:
                 raise UpstreamMalformed("the node's answer is not a finished completion")
             outcome.status = answer.status
-            kind = "application/json"
-            result.append(HTTPResponse(told, status=answer.status, content_type=kind))
+            writer.whole(answer.status, {**_JSON, **name_headers(request)}, told)
             return False
 
         await self._with_replica(request, exchange, outcome, collect)
-        return result[0]
+        if (taking := writer.enough()) is not None:
+            await taking
 
     async def _with_replica(
         self, request: Request, exchange: Exchange, outcome: Outcome, use: Use
@@ -245,24 +251,22 @@ class Inference:
         outcome.sent = outcome.sent or time.perf_counter()
         began = False
         try:
-            async with (
-                self.fleet.sending(
-                    serve.node, serve.model, session=session, tokens=tokens
-                ) as sending,
-                self.uplink.open(url, body=body, headers=headers) as answer,
-            ):
-                if answer.status >= 400:  # noqa: PLR2004
-                    raw = await answer.read(MAX_ERROR_BYTES)
-                    # What a client did wrong, and having no seat, say nothing about the replica.
-                    sending.failed = True if answer.status in _BROKEN else None
-                    error = refused_by_node(answer.status, answer.headers, raw)
-                    raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
-                began = True
-                try:
-                    sending.failed = await use(answer)
-                except (UpstreamMalformed, FrameTooLarge):
-                    sending.failed = True
-                    raise
+            with self.fleet.sending(
+                serve.node, serve.model, session=session, tokens=tokens
+            ) as sending:
+                async with self.uplink.open(url, body=body, headers=headers) as answer:
+                    if answer.status >= 400:  # noqa: PLR2004
+                        raw = await answer.read(MAX_ERROR_BYTES)
+                        # What a client did wrong, and having no seat, say nothing of the replica.
+                        sending.failed = True if answer.status in _BROKEN else None
+                        error = refused_by_node(answer.status, answer.headers, raw)
+                        raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
+                    began = True
+                    try:
+                        sending.failed = await use(answer)
+                    except (UpstreamMalformed, FrameTooLarge):
+                        sending.failed = True
+                        raise
         except ConnectFailed as error:
             raise _unreachable(error) from error
         except FirstByteTimeout as error:

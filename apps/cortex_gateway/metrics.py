@@ -1,5 +1,7 @@
 """What Prometheus sees. Labels are ids of the catalogue and names of the configuration, only."""
 
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cortex_core.wire import DeviceHealth, ModelInfo
@@ -11,6 +13,19 @@ _OVERHEAD = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 _WHERE = ("model", "node")
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Series(NamedTuple):
+    """What a request adds to, of one model on one node: looked up once, because a look-up costs."""
+
+    requests: Counter
+    duration: Histogram
+    first_token: Histogram
+    rate: Histogram
+    overhead: Histogram
+    prompt_tokens: Counter
+    completion_tokens: Counter
+    cached_tokens: Counter
 
 
 class Metrics:
@@ -97,8 +112,17 @@ class Metrics:
         self.device_free = Gauge(
             "cortex_device_vram_free_mb", "Memory free.", ("node", "device"), registry=registry
         )
+        self._series: dict[tuple[str, str], Series] = {}
         self._models: dict[str, set[str]] = {}
         self._devices: dict[str, set[str]] = {}
+
+    def of(self, model: str, node: str) -> Series:
+        """Return the series of a model on a node."""
+        where = (model, node)
+        if (found := self._series.get(where)) is None:
+            made = (getattr(self, name).labels(*where) for name in Series._fields)
+            found = self._series[where] = Series(*made)
+        return found
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus scrapes."""

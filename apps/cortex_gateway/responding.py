@@ -7,16 +7,22 @@ the end: never a silent or a false normal one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
 from sanic import HTTPResponse, Request
 
 from cortex_core.errors import ApiError, failure
 from cortex_dialects import AnswerStream
-from cortex_uplink.serving import error_answer
+from cortex_uplink.client_writer import ClientWriter
+from cortex_uplink.serving import error_answer, name_headers
 
 KEEP_ALIVE_SECS = 1.0
+_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 
 
 class EventResponse:
@@ -26,62 +32,63 @@ class EventResponse:
         self._request = request
         self._stream = stream
         self._hold_secs = hold_secs
-        self._response: HTTPResponse | None = None
-        self._opening = asyncio.Lock()
-        self._last_sent = asyncio.get_running_loop().time()
+        self._writer = ClientWriter(request)
+        self._loop = asyncio.get_running_loop()
+        self._last_sent = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def opened(self) -> bool:
         """Headers are out; no status can be chosen any more."""
-        return self._response is not None
+        return self._writer.opened
 
-    @asynccontextmanager
-    async def kept_alive(self) -> AsyncIterator[None]:
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
         """Keep the client company for as long as the block lasts."""
-        company = asyncio.create_task(self._keep_alive())
+        self._timer = self._loop.call_later(self._hold_secs, self._keep_alive)
         try:
             yield
         finally:
-            company.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await company
+            self._timer.cancel()
 
-    async def send(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Send bytes of the stream, opening it first where need be."""
-        response = await self._open()
-        self._last_sent = asyncio.get_running_loop().time()
-        await response.send(data)
+        self._open()
+        self._last_sent = self._loop.time()
+        self._writer.write(data)
+
+    def enough(self) -> Awaitable[object] | None:
+        """Return what to wait for before more is written; None when the client takes more."""
+        return self._writer.enough()
 
     async def fail(self, error: ApiError) -> HTTPResponse | None:
         """Tell the client of `error`: as a response while that is possible, else as an event."""
-        if self._response is None:
+        if not self.opened:
             return error_answer(self._request, error)
-        if event := self._stream.fail(failure(error)):
-            await self._response.send(event)
-        await self._response.eof()  # type: ignore[no-untyped-call]
+        self._writer.write(self._stream.fail(failure(error)))
+        await self._end()
         return None
 
     async def end(self) -> None:
         """End the stream."""
-        response = await self._open()
-        await response.eof()  # type: ignore[no-untyped-call]
+        self._open()
+        await self._end()
 
-    async def _open(self) -> HTTPResponse:
-        async with self._opening:
-            if self._response is None:
-                self._response = await self._request.respond(
-                    status=200,
-                    content_type="text/event-stream; charset=utf-8",
-                    headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-                )
-            return self._response
+    async def _end(self) -> None:
+        self._writer.end()
+        if (taking := self._writer.enough()) is not None:
+            await taking
 
-    async def _keep_alive(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._hold_secs - (loop.time() - self._last_sent)))
-        while True:
-            silent = loop.time() - self._last_sent
-            if silent >= KEEP_ALIVE_SECS or not self.opened:
-                await self.send(self._stream.open() + self._stream.keep_alive)
-                silent = 0.0
-            await asyncio.sleep(KEEP_ALIVE_SECS - silent)
+    def _open(self) -> None:
+        if not self._writer.opened:
+            self._writer.open({**_HEADERS, **name_headers(self._request)})
+
+    def _keep_alive(self) -> None:
+        silent = self._loop.time() - self._last_sent
+        if silent >= KEEP_ALIVE_SECS or not self.opened:
+            self._open()
+            # Who has not even taken what there is needs no sign of life.
+            if not self._writer.crowded:
+                self.write(self._stream.open() + self._stream.keep_alive)
+            silent = 0.0
+        self._timer = self._loop.call_later(KEEP_ALIVE_SECS - silent, self._keep_alive)

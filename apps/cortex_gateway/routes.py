@@ -29,6 +29,7 @@ from cortex_gateway.fleet_events import FleetEvents
 from cortex_gateway.inference import Inference, Read, read_exchange
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
+from cortex_uplink.lean_app import LeanApp
 from cortex_uplink.serving import answer, read_body
 
 
@@ -56,14 +57,14 @@ class GatewayApi:
     operator: Operator
     events: FleetEvents
 
-    def add_to(self, app: Sanic[Any, Any]) -> None:
+    def add_to(self, app: LeanApp) -> None:
         """Add the API to `app`."""
-        app.add_route(self.infer, "/v1/chat/completions", methods=["POST"], name="chat")
-        app.add_route(self.infer, "/v1/completions", methods=["POST"], name="completions")
-        app.add_route(self.embed, "/v1/embeddings", methods=["POST"])
-        app.add_route(self.messages, "/v1/messages", methods=["POST"])
+        app.add_direct_route(self.infer, "/v1/chat/completions", "chat")
+        app.add_direct_route(self.infer, "/v1/completions", "completions")
+        app.add_direct_route(self.embed, "/v1/embeddings", "embeddings")
+        app.add_direct_route(self.messages, "/v1/messages", "messages")
         app.add_route(self.count_message, "/v1/messages/count_tokens", methods=["POST"])
-        app.add_route(self.responses, "/v1/responses", methods=["POST"])
+        app.add_direct_route(self.responses, "/v1/responses", "responses")
         app.add_route(self.count_response, "/v1/responses/input_tokens", methods=["POST"])
         app.add_route(self.models, "/v1/models")
         app.add_route(self.model, "/v1/models/<model_id:path>")

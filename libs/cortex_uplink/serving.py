@@ -44,6 +44,7 @@ from cortex_core.errors import (
 )
 from cortex_core.settings import Address
 from cortex_dialects import BadBody, Envelope, Front, envelope_of, read_front
+from cortex_uplink.lean_app import LeanApp
 
 log = structlog.get_logger()
 
@@ -131,16 +132,21 @@ def error_answer(request: Request, error: ApiError) -> HTTPResponse:
     return response
 
 
+def name_headers(request: Request) -> dict[str, str]:
+    """Return the headers that name a request to its client. Anthropic's look for `request-id`."""
+    name = request_id(request)
+    if _envelope_of(request) is Envelope.ANTHROPIC:
+        return {"x-request-id": name, "request-id": name}
+    return {"x-request-id": name}
+
+
 def _envelope_of(request: Request) -> Envelope:
     return envelope_of(request.path, request.headers)
 
 
-def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
-    """Return a Sanic app with our envelopes on every failure and `x-request-id` on every answer.
-
-    Anthropic's clients look for `request-id` and get that too.
-    """
-    app: Sanic[Any, Any] = Sanic(f"{name}-{secrets.token_hex(4)}", configure_logging=False)
+def make_app(name: str, *, request_max_mb: int) -> LeanApp:
+    """Return an app with our envelopes on every failure and the request's name on every answer."""
+    app = LeanApp(f"{name}-{secrets.token_hex(4)}")
     app.config.REQUEST_MAX_SIZE = request_max_mb * 1024 * 1024
     app.config.RESPONSE_TIMEOUT = _NO_LIMIT_SECS
     app.config.REQUEST_TIMEOUT = 120
@@ -150,15 +156,9 @@ def make_app(name: str, *, request_max_mb: int) -> Sanic[Any, Any]:
     app.config.TOUCHUP = False
     app.config.FALLBACK_ERROR_FORMAT = "json"
 
-    @app.on_request
-    async def _name_request(request: Request) -> None:
-        request.ctx.request_id = request_id(request)
-
     @app.on_response  # type: ignore[untyped-decorator]
     async def _say_name(request: Request, response: HTTPResponse) -> None:
-        response.headers["x-request-id"] = request_id(request)
-        if _envelope_of(request) is Envelope.ANTHROPIC:
-            response.headers["request-id"] = request_id(request)
+        response.headers.update(name_headers(request))
 
     @app.exception(Exception)
     async def _failed(request: Request, error: Exception) -> HTTPResponse:
