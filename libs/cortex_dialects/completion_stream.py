@@ -55,6 +55,13 @@ class CompletionStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the bytes to forward for `chunk`: whole frames only, the rest is kept."""
+        if (
+            self.first_token_seen
+            and self._frames.between
+            and chunk.endswith(b"\n\n")
+            and not _matters(chunk)
+        ):
+            return chunk
         out = [self._frame(frame) for frame in self._frames.feed(chunk)]
         return out[0] if len(out) == 1 else b"".join(out)
 
@@ -105,11 +112,13 @@ class CompletionStream:
         return frame_of({**self._head, "choices": [], "usage": self.usage.as_json()})
 
 
-def _matters(frame: bytes) -> bool:
-    if b'"usage"' in frame or b'"error"' in frame or b"[DONE]" in frame:
+def _matters(frames: bytes) -> bool:
+    """Tell whether any of the frames may say more than another token."""
+    if b'"usage"' in frames or b'"error"' in frames or b"[DONE]" in frames:
         return True
-    at = frame.find(b'"finish_reason"')
-    return at >= 0 and not frame[at + 15 : at + 22].lstrip(b": ").startswith(b"null")
+    told = frames.count(b'"finish_reason"')
+    unknown = frames.count(b'"finish_reason":null')
+    return told > unknown and told > unknown + frames.count(b'"finish_reason": null')
 
 
 def _has_token(choice: dict[str, Any]) -> bool:

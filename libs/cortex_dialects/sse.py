@@ -32,6 +32,11 @@ class FrameSplitter:
         self._open = bytearray()
         self._begun = False
 
+    @property
+    def between(self) -> bool:
+        """The last frame is complete, and the next one has not begun."""
+        return self._begun and not self._open
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the frames that `chunk` completes. Raises FrameTooLarge."""
         if self._begun and not self._open and _is_one_frame(chunk) and len(chunk) <= self._max:

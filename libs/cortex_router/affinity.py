@@ -23,6 +23,7 @@ SESSION_HEADERS: Final = (
     "x-litellm-session-id",
     "x-bf-session-id",
 )
+_SESSION_HEADERS = frozenset(SESSION_HEADERS)
 LONGEST_KEY = 128
 #: A system block that some clients put in front, which changes from version to version.
 _BILLING = "x-anthropic-billing-header:"
@@ -40,9 +41,10 @@ def session_key(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | No
 
     `headers` have lower-case names; `body` is any dialect's. Never raises, whatever is in them.
     """
-    for name in SESSION_HEADERS:
-        if key := _key(headers.get(name)):
-            return f"{name}:{key}"
+    if not _SESSION_HEADERS.isdisjoint(headers):
+        for name in SESSION_HEADERS:
+            if key := _key(headers.get(name)):
+                return f"{name}:{key}"
     if key := _key(body.get("prompt_cache_key")):
         return f"prompt_cache_key:{key}"
     if key := _metadata_session(body.get("metadata")):
