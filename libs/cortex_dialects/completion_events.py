@@ -71,6 +71,10 @@ _UNREADABLE: Final = Failed(
 )
 
 
+#: What some engines call an answer that they could not finish.
+_GAVE_UP: Final = frozenset({"abort", "error"})
+
+
 class CompletionReader:
     """Reads a stream of chat completion chunks, however its bytes were cut.
 
@@ -167,6 +171,9 @@ def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:
 
 def _read_finish(choice: dict[str, Any], events: list[CompletionEvent]) -> None:
     if isinstance(reason := choice.get("finish_reason"), str):
+        if reason in _GAVE_UP:
+            events.append(Failed({"message": "the engine gave up on this answer"}))
+            return
         stop = choice.get("stop_reason")
         events.append(Finished(reason, stop if isinstance(stop, str) else None))
 

@@ -209,6 +209,15 @@ def test_an_error_frame_of_the_node_ends_the_stream_in_the_clients_words() -> No
     assert stream.fail(LOST) == b""
 
 
+@pytest.mark.parametrize("dialect", ["anthropic", "responses"])
+def test_an_answer_that_the_engine_gave_up_does_not_end_well(dialect: str) -> None:
+    """Some say so in the finish reason."""
+    events = [Finished("abort")]
+
+    assert b"gave up" in told(exchange(dialect), [stream_of(events)])
+    assert exchange(dialect).whole(dumps(answer_of(events))) is None
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "envelope"),
     [
