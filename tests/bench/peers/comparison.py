@@ -68,7 +68,7 @@ class Compared:
 def compare(*, rounds: int, secs: float, tell: Callable[[str], None]) -> Compared:
     """Start everybody, measure `rounds` rounds with loads of about `secs` each, end everybody.
 
-    `tell` hears of the progress. Raises RuntimeError when nobody can take part.
+    `tell` hears of the progress. Raises Missing without a load generator.
     """
     tree.raise_open_files()
     program("wrk", "wrk")

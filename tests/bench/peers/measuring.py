@@ -12,6 +12,7 @@ from tests.bench.peers.comparison import (
     compare,
 )
 from tests.bench.peers.loading import WRK_CONNECTIONS
+from tests.bench.peers.packages import Missing
 from tests.bench.peers.payloads import CHUNKS, PACE_MS
 from tests.bench.peers.plots import draw
 from tests.bench.peers.verdicts import Results, tables
@@ -37,7 +38,10 @@ with a log; cortex as it comes, its log in a file. Ratios are taken within a rou
 
 def measure(*, rounds: int, secs: float, plots: Path) -> Report:
     """Compare everybody who can be had; write the pictures into `plots`."""
-    compared = compare(rounds=rounds, secs=secs, tell=lambda text: print(text, file=sys.stderr))
+    try:
+        compared = compare(rounds=rounds, secs=secs, tell=lambda text: print(text, file=sys.stderr))
+    except Missing as error:
+        return Report(name="peers", method=f"Not measured: {error}", tables=[])
     pictures = draw(Results(compared), plots)
     method = METHOD.format(
         rounds=rounds,

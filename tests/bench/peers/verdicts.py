@@ -235,6 +235,7 @@ def targets(results: Results) -> Iterator[Target]:
     many: tuple[tuple[str, Value, float], ...] = (
         ("errors", errors, 0),
         ("worst stall beyond the pace, ms", lambda one: one.stall_ms, 250),
+        ("worst wait for the first chunk, ms", lambda one: one.first_max_ms, 250),
         ("peak memory, MiB", lambda one: one.peak_mib, 200),
     )
     for what, value, limit in many:
