@@ -12,6 +12,7 @@ from tests.chaos.outcomes import SERVED, Outcome, event, refused
 from tests.chaos.plays import (
     OK,
     after_head,
+    answers_twice,
     conflicting,
     die_when_used_again,
     drop_by_drop,
@@ -20,13 +21,16 @@ from tests.chaos.plays import (
     head_drop_by_drop,
     in_body,
     leave,
+    old_protocol,
     one_endless_line,
     raw,
+    refuses_early,
     refusing,
     reset,
     silence,
     too_long,
     too_short,
+    with_trailers,
     without_length,
 )
 
@@ -51,6 +55,7 @@ class NodeFault:
     fast: bool = True
     not_yet: str = ""
     one_by_one: bool = False
+    text: str = "hi"
     undo: Callable[[FaultyNode], None] = FaultyNode.disarm
 
 
@@ -137,6 +142,12 @@ NODE_FAULTS: tuple[NodeFault, ...] = (
         whole=LOST, streamed=LOST, replaced=True,
     ),
     NodeFault(
+        name="negative content-length",
+        how="-5",
+        make=on_request(conflicting("content-length: -5", "x: y")),
+        whole=LOST, streamed=LOST, replaced=True,
+    ),
+    NodeFault(
         name="node answers 503",
         how="busy, without a reason",
         make=on_request(refusing("503 Service Unavailable", b"busy", "retry-after: 7\r\n")),
@@ -220,6 +231,13 @@ NODE_FAULTS: tuple[NodeFault, ...] = (
         whole=LOST, streamed=LOST_MIDSTREAM, replaced=False,
     ),
     NodeFault(
+        name="a chunk of 10^21 bytes",
+        how="tokens, then a size beyond all numbers",
+        make=on_request(in_body(lambda _: b"f" * 18 + b"\r\nhello\r\n")),
+        not_yet="noticed only when `idle` is over, as `upstream_timeout`",
+        whole=LOST, streamed=LOST_MIDSTREAM, replaced=False,
+    ),
+    NodeFault(
         name="content-length too long",
         how="the connection ends 100 bytes early",
         make=on_request(too_long),
@@ -256,6 +274,34 @@ NODE_FAULTS: tuple[NodeFault, ...] = (
         how="twelve seconds of it, then the rest",
         make=on_request(drop_by_drop(1.0, 12)),
         whole=SERVED, streamed=SERVED, replaced=False, within_secs=16.0, fast=False,
+    ),
+    NodeFault(
+        name="trailers",
+        how="a field after the last chunk",
+        make=on_request(with_trailers),
+        whole=SERVED, streamed=SERVED, replaced=False,
+    ),
+    NodeFault(
+        name="HTTP/1.0",
+        how="an answer that ends with its connection",
+        make=on_request(old_protocol),
+        whole=SERVED, streamed=SERVED, replaced=False,
+    ),
+    NodeFault(
+        name="an answer nobody asked for",
+        how="a second one behind the first; it never becomes the next request's",
+        make=on_request(answers_twice),
+        fast=False,
+        not_yet="the next request may fail with 503",
+        one_by_one=True,
+        whole=SERVED, streamed=SERVED, replaced=False,
+    ),
+    NodeFault(
+        name="an early refusal",
+        how="413 at the sight of the request's head, whose body is long",
+        make=on_head(refuses_early),
+        text="x" * 900_000,
+        whole=refused(413, "too_much"), streamed=refused(413, "too_much"), replaced=False,
     ),
     NodeFault(
         name="early hints",

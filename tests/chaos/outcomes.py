@@ -88,7 +88,7 @@ def outcome_of(heard: Heard) -> Outcome:
         return Outcome(kind=Kind.REFUSED, status=heard.status, code=error, retry=retry)
     if heard.headers.get("content-type", "").startswith("text/event-stream"):
         return _of_stream(heard)
-    whole = heard.ended is Ended.WHOLE and _is_object(heard.body)
+    whole = heard.ended is Ended.WHOLE and b"Hello" in heard.body and _is_object(heard.body)
     return SERVED if whole else Outcome(kind=Kind.SILENT)
 
 
@@ -103,6 +103,7 @@ def _of_stream(heard: Heard) -> Outcome:
         last = errors[-1] == payloads[-1] and heard.ended is Ended.WHOLE
         return event(_error(errors[-1])) if last else Outcome(kind=Kind.SILENT)
     ended = payloads and (payloads[-1] == b"[DONE]" or b'"message_stop"' in payloads[-1])
+    ended = ended and b"Hel" in heard.body and b"lo" in heard.body
     return SERVED if ended and heard.ended is Ended.WHOLE else Outcome(kind=Kind.SILENT)
 
 

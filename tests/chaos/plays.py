@@ -127,6 +127,33 @@ def head_drop_by_drop(pause_secs: float) -> Play:
     return play
 
 
+async def with_trailers(turn: Turn) -> None:
+    """Answer well, with fields after the body."""
+    await turn.say_head()
+    await turn.say(chunk(turn.answer()) + b"0\r\nx-checksum: 7\r\n\r\n")
+
+
+async def old_protocol(turn: Turn) -> None:
+    """Answer well, as servers did thirty years ago: the connection's end is the body's."""
+    kind = "text/event-stream" if turn.stream else "application/json"
+    await turn.say(f"HTTP/1.0 200 OK\r\ncontent-type: {kind}\r\n\r\n".encode() + turn.answer())
+
+
+async def answers_twice(turn: Turn) -> None:
+    """Answer well, and then once more, although nobody asked."""
+    await turn.say_answer()
+    await turn.say(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n" + b'{"stolen": "yes"}')
+    turn.kept = True
+
+
+async def refuses_early(turn: Turn) -> None:
+    """Refuse at the sight of the head, and read the rest without looking at it."""
+    body = b'{"error": {"message": "too much", "code": "too_much"}}'
+    head = f"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    await turn.say(head.encode() + body)
+    await turn.until_left()
+
+
 async def without_length(turn: Turn) -> None:
     """Begin an answer whose end is the connection's, and close it too early."""
     kind = "text/event-stream" if turn.stream else "application/json"

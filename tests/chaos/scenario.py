@@ -95,7 +95,7 @@ def node_scenario(fault: NodeFault) -> Staged:
 
 def _every_face(stage: Stage, fault: NodeFault, model: str) -> None:
     def ask(face: Face) -> Outcome:
-        return stage.outcome(model, face, fault.within_secs)
+        return stage.outcome(model, face, fault.within_secs, fault.text)
 
     with ThreadPoolExecutor(1 if fault.one_by_one else len(FACES)) as pool:
         outcomes = list(pool.map(ask, FACES.values()))
@@ -107,7 +107,7 @@ def _every_face(stage: Stage, fault: NodeFault, model: str) -> None:
 
 def _replaced(stage: Stage, fault: NodeFault, model: str) -> None:
     for face in (CHAT_WHOLE, CHAT_STREAM):
-        heard = stage.outcome(model, face, fault.within_secs)
+        heard = stage.outcome(model, face, fault.within_secs, fault.text)
         if heard != SERVED:
             raise Misbehaved(f"with another replica: {heard} instead of its answer")
 

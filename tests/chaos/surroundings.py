@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.chaos.faulty_node import At, Fault, FaultyNode
+from tests.chaos.jumping_clock import jump, with_jumping_clock
 from tests.chaos.outcomes import CLOSED, SERVED, Outcome, event, outcome_of, refused
 from tests.chaos.plays import drop_by_drop, in_body, reset, silence
 from tests.chaos.scenario import Alone, Part
@@ -46,27 +47,14 @@ class Gateway:
                 "timeouts": {**TIMEOUTS, **timeouts},
             },
         )
-        jumping = str(Path(__file__).with_name("jumping_clock.py"))
-        argv = [
-            *self.begin,
-            sys.executable,
-            jumping,
-            str(self.clock),
-            "cortex_gateway",
-            "serve",
-            "-c",
-            str(config),
-        ]
+        argv = [sys.executable, "-m", "cortex_gateway", "serve", "-c", str(config)]
         url = f"http://127.0.0.1:{port}"
         daemon = Daemon("cortex", argv, self.folder / "cortex.log", url, "cortex.ready")
         self.bench.daemons.append(daemon)
+        with_jumping_clock(daemon, self.clock)
+        daemon.argv = [*self.begin, *daemon.argv]
         daemon.start()
         return daemon
-
-    def jump(self, cortex: Daemon, secs: float) -> None:
-        """Have its wall clock be off by so much."""
-        self.clock.write_text(str(secs))
-        cortex.signal(signal.SIGUSR1)
 
 
 @contextmanager
@@ -110,7 +98,7 @@ def clock_jumps(folder: Path) -> None:
             with ThreadPoolExecutor(2) as pool:
                 asking = [pool.submit(stage.outcome, MODEL, f) for f in (CHAT_WHOLE, CHAT_STREAM)]
                 eventually(lambda: stage.faulty.busy == 2)
-                gateway.jump(stage.cortex, secs)
+                jump(stage.cortex, gateway.clock, secs)
                 for one in asking:
                     _expect(one.result(), SERVED)
             stage.faulty.arm(Fault(At.REQUEST, reset))
