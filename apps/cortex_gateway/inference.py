@@ -22,6 +22,7 @@ from cortex_core.errors import (
     ApiError,
     InternalError,
     InvalidRequest,
+    ShuttingDown,
     Unavailable,
     UpstreamMalformed,
     UpstreamTimeout,
@@ -108,9 +109,13 @@ class Inference:
             outcome.failed(error)
             return error_answer(request, error) if events is None else await events.fail(error)
         except asyncio.CancelledError:
-            outcome.client_gone = True
-            outcome.status, outcome.code = 499, "client_gone"
-            raise
+            if not self.gate.cut:
+                outcome.client_gone = True
+                outcome.status, outcome.code = 499, "client_gone"
+                raise
+            over = ShuttingDown("shutting down; ask again shortly")
+            outcome.failed(over)
+            return error_answer(request, over) if events is None else await events.fail(over)
         except Exception:  # an open stream must still end in an error event
             log.exception("request.crashed", request_id=outcome.request_id)
             ours = InternalError("something went wrong here; the operator's log has the details")
@@ -193,7 +198,8 @@ class Inference:
                     RouteRequest(model=front.model, avoid=avoid, session=session, tokens=tokens)
                 )
             except ApiError as error:
-                if avoid and error.retry_after_secs is not None:
+                # Without those that failed nobody may be able to hold it: no reason to say never.
+                if avoid:
                     raise last from error
                 raise
             outcome.waited_secs += time.perf_counter() - began
@@ -255,7 +261,7 @@ class Inference:
                 serve.node, serve.model, session=session, tokens=tokens
             ) as sending:
                 async with self.uplink.open(url, body=body, headers=headers) as answer:
-                    if answer.status >= 400:  # noqa: PLR2004
+                    if answer.status != HTTPStatus.OK:
                         raw = await answer.read(MAX_ERROR_BYTES)
                         # What a client did wrong, and having no seat, say nothing of the replica.
                         sending.failed = True if answer.status in _BROKEN else None

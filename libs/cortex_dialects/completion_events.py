@@ -4,7 +4,7 @@ Translators to other dialects take these and nothing else, so both ways of answe
 things. Only the first choice is read: the dialects translated to have one answer a request.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from cortex_dialects.sse import FrameSplitter, json_payload, payload
 from cortex_dialects.usage import Usage
@@ -62,10 +62,24 @@ CompletionEvent: TypeAlias = (
 )
 
 
+_UNREADABLE: Final = Failed(
+    {
+        "message": "a part of the engine's answer could not be read",
+        "type": "api_error",
+        "code": "upstream_malformed_response",
+    }
+)
+
+
+#: What some engines call an answer that they could not finish.
+_GAVE_UP: Final = frozenset({"abort", "error"})
+
+
 class CompletionReader:
     """Reads a stream of chat completion chunks, however its bytes were cut.
 
-    After the end: `done` ([DONE] was seen). A stream that ends without `Finished` was cut short.
+    After the end: `done` ([DONE] was seen). A stream that ends without `Finished` was cut short. A
+    frame that cannot be read fails it: nobody knows what of the answer it held.
     """
 
     def __init__(self) -> None:
@@ -80,16 +94,19 @@ class CompletionReader:
         return [event for frame in frames for event in self._frame(frame)]
 
     def finish(self) -> list[CompletionEvent]:
-        """Return what a last frame without its blank line says."""
-        return self._frame(self._frames.finish())
+        """Return what a last frame without its blank line says; half a frame says nothing."""
+        last = self._frame(self._frames.finish())
+        return [] if last == [_UNREADABLE] else last
 
     def _frame(self, frame: bytes) -> list[CompletionEvent]:
         value = json_payload(frame)
         if value is not None:
             return read_chunk(value)
-        if payload(frame) == b"[DONE]":
+        said = payload(frame)
+        if said == b"[DONE]":
             self.done = True
-        return []
+            said = b""
+        return [_UNREADABLE] if said else []
 
 
 def read_chunk(value: dict[str, Any]) -> list[CompletionEvent]:
@@ -154,6 +171,9 @@ def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:
 
 def _read_finish(choice: dict[str, Any], events: list[CompletionEvent]) -> None:
     if isinstance(reason := choice.get("finish_reason"), str):
+        if reason in _GAVE_UP:
+            events.append(Failed({"message": "the engine gave up on this answer"}))
+            return
         stop = choice.get("stop_reason")
         events.append(Finished(reason, stop if isinstance(stop, str) else None))
 

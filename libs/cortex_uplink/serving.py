@@ -1,9 +1,9 @@
 """The shell both daemons serve from: one Sanic app, our envelopes, a start, and a bounded end.
 
 Life of a daemon: bind, start background work, serve; on SIGTERM or SIGINT refuse new requests with
-503 and Retry-After, give those in flight `drain_secs` to end, cut the rest, close. SIGHUP calls
-`reload`. Listeners bind before anything slow begins, so that a warming daemon can be asked how it
-is.
+503 and Retry-After, give those in flight `drain_secs` to end, tell the rest that it is over, close.
+SIGHUP calls `reload`. Listeners bind before anything slow begins, so that a warming daemon can be
+asked how it is.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ from cortex_core.errors import (
 )
 from cortex_core.settings import Address
 from cortex_dialects import BadBody, Envelope, Front, envelope_of, read_front
+from cortex_uplink.guarding import GuardedProtocol, raise_descriptor_limit
 from cortex_uplink.lean_app import LeanApp
 
 log = structlog.get_logger()
@@ -52,15 +53,20 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NO_LIMIT_SECS = 86400
+_LAST_WORDS_SECS = 1.0
 #: So much of a refused body is read and thrown away, so that its sender gets to reading why.
 _DISCARD_MAX_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
 class Gate:
-    """Whether a daemon takes requests, and how many it is working on."""
+    """Whether a daemon takes requests, and how many it is working on.
+
+    `cut` turns true when those in flight have had all the time that a drain gives them.
+    """
 
     draining: bool = False
+    cut: bool = False
     in_flight: int = 0
     _emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -249,12 +255,13 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    raise_descriptor_limit()
     sockets = [_bind(one.address) for one in listeners]
     servers = []
     try:
         for one, sock in zip(listeners, sockets, strict=True):
             server = await one.app.create_server(
-                sock=sock, return_asyncio_server=True, backlog=1024
+                sock=sock, protocol=GuardedProtocol, return_asyncio_server=True, backlog=1024
             )
             assert server is not None  # noqa: S101  # asked for with return_asyncio_server
             await server.startup()  # type: ignore[no-untyped-call]
@@ -270,6 +277,8 @@ async def serve(
                 reloader.cancel()
             if not await gate.drain(drain_secs):
                 log.warning("drain.cut", in_flight=gate.in_flight, after_secs=drain_secs)
+                gate.cut = True
+                await _cut([one for server in servers for one in server.connections or ()])
     finally:
         for server in servers:
             server.close()  # type: ignore[no-untyped-call]
@@ -277,6 +286,18 @@ async def serve(
                 connection.abort()
         for sock in sockets:
             sock.close()
+
+
+async def _cut(connections: list[Any]) -> None:
+    """Cancel what outlasted a drain. Whoever has no answer yet gets one, if it listens."""
+    for connection in connections:
+        if connection.http:  # is working on a request
+            connection.http.exception = ShuttingDown("shutting down; ask again shortly")
+            connection._task.cancel()  # noqa: SLF001  # as Sanic itself ends one at its limit
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECS):
+            while [one for one in connections if not one.close_if_idle()]:  # noqa: ASYNC110
+                await asyncio.sleep(_LAST_WORDS_SECS / 50)
 
 
 def _bind(address: Address) -> socket.socket:

@@ -1,9 +1,12 @@
-"""`make bench`: measure what is named, all of it without a name.
+"""`make bench`: measure what is named; without a name, all but what takes long or is fetched first.
 
     make bench ARGS="hops --rounds 18 --threads 1,2"
     make bench ARGS="memory startup --json" > measured.json
+    make bench ARGS="peers"       beside nginx, vllm-router, sglang-router and LiteLLM, which are
+                                  installed from their packages into build/peers
+    make bench ARGS="flatness"    memory over 200,000 requests
 
-Everything runs on loopback, ends by itself and leaves nothing behind.
+Everything runs on loopback, ends by itself and leaves nothing behind but what it installed.
 """
 
 import json
@@ -18,6 +21,8 @@ import typer
 
 from tests.bench import dialects, hops, memory, router, simulation, startup
 from tests.bench.machine import header
+from tests.bench.peers import flatness
+from tests.bench.peers import measuring as peers
 from tests.bench.reporting import Report
 from tests.demo_model import demo_model_path
 
@@ -31,6 +36,11 @@ class Measurement(StrEnum):
     ROUTER = "router"
     SIMULATION = "simulation"
     DIALECTS = "dialects"
+    PEERS = "peers"
+    FLATNESS = "flatness"
+
+
+_ONLY_WHEN_NAMED = frozenset({Measurement.PEERS, Measurement.FLATNESS})
 
 
 def main(
@@ -46,6 +56,12 @@ def main(
     simulated: Annotated[
         int, typer.Option(min=0, help="simulation: requests over 1,000 nodes; 0: only the growth.")
     ] = 1_000_000,
+    peer_rounds: Annotated[int, typer.Option(min=1, help="peers: rounds.")] = 3,
+    secs: Annotated[float, typer.Option(min=1, help="peers: seconds of each load.")] = 3.0,
+    small_requests: Annotated[int, typer.Option(min=100, help="flatness: requests.")] = 200_000,
+    plots: Annotated[Path, typer.Option(help="peers, flatness: folder for the pictures.")] = Path(
+        "build/bench"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Measure what Cortex costs on this machine."""
@@ -59,8 +75,14 @@ def main(
             Measurement.ROUTER: lambda: [router.measure()],
             Measurement.SIMULATION: lambda: [simulation.measure(requests=simulated)],
             Measurement.DIALECTS: lambda: [dialects.measure()],
+            Measurement.PEERS: lambda: [
+                peers.measure(rounds=peer_rounds, secs=secs, plots=plots),
+            ],
+            Measurement.FLATNESS: lambda: [
+                flatness.measure(requests=small_requests, plots=plots),
+            ],
         }
-        for one in measurements or list(Measurement):
+        for one in measurements or [one for one in Measurement if one not in _ONLY_WHEN_NAMED]:
             yield from made[one]()
 
     about = {**header(), "model": path.name}

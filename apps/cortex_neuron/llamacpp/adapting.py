@@ -8,8 +8,8 @@ Both inference and counting go through here, so that both see the same prompt. I
    where a model's answer was cut inside them, the text stands under `invalid_json`;
 4. a `tool_choice` that names a function leaves the model that one and no other, and must be met;
    `allowed_tools` leaves it those;
-5. a `tool_choice` that must be met is refused where the model's template knows no tools, and so is
-   a `response_format` that llama.cpp would pass over in silence.
+5. a `tool_choice` that must be met is refused where the model's template knows no tools, and so are
+   a `response_format` that llama.cpp would pass over in silence and log probabilities beside tools.
 
 And everywhere a stop string that is empty does not count.
 """
@@ -34,6 +34,12 @@ def adapted(body: Mapping[str, Any], *, knows_tools: bool) -> dict[str, Any]:
         out["messages"] = [_message(one) for one in _messages(body["messages"])]
         _choose_tools(out, knows_tools=knows_tools)
         _check_format(out.get("response_format"))
+        if out.get("logprobs") and _tools(out):
+            raise InvalidRequest(
+                "log probabilities cannot be had together with tools",
+                code="unsupported_parameter",
+                param="logprobs",
+            )
     return out
 
 

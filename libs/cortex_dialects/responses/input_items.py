@@ -55,13 +55,25 @@ def _read_item(chat: "_Chat", item: Any, where: str) -> None:
                 if text := text_only(item.get(field), at + field, "\n\n"):
                     chat.thought(text)
                     break
-        case "item_reference" | None:
-            raise BadBody(
-                f"'{where}' refers to an item kept on the server, and none are kept here;"
-                " send the item itself (SDKs do when 'store' is false)",
-                code="item_reference_unsupported",
-                param=where,
-            )
+        case "compaction" | "compaction_trigger" | "item_reference" | None:
+            raise _unkept(kind, where)
+
+
+def _unkept(kind: str | None, where: str) -> BadBody:
+    """Return why an item that stands for others is refused."""
+    if kind in ("compaction", "compaction_trigger"):
+        return BadBody(
+            f"'{where}' shortens the conversation on the server, which is not done here;"
+            " send the items themselves",
+            code="compaction_unsupported",
+            param=where,
+        )
+    return BadBody(
+        f"'{where}' refers to an item kept on the server, and none are kept here;"
+        " send the item itself (SDKs do when 'store' is false)",
+        code="item_reference_unsupported",
+        param=where,
+    )
 
 
 def _read_message(chat: "_Chat", item: dict[str, Any], where: str) -> None:

@@ -148,9 +148,11 @@ class FunctionCallItem:
         ]
 
     def end(self, status: str) -> Events:
-        """Close the item."""
+        """Close the item. A call without arguments has an empty object of them."""
+        events = [] if any(self._pieces) else self.more("{}")
         arguments = "".join(self._pieces)
         return [
+            *events,
             {
                 "type": "response.function_call_arguments.done",
                 "item_id": self._id,

@@ -19,7 +19,12 @@ from cortex_dialects import (
     read_passed,
     read_responses,
 )
-from cortex_dialects.completion_events import CompletionEvent, Finished, ToolCallDelta
+from cortex_dialects.completion_events import (
+    CompletionEvent,
+    Finished,
+    TextDelta,
+    ToolCallDelta,
+)
 from tests.libs.cortex_dialects.completions import answer_of, answers, cut, objects, stream_of
 
 TICKET = Ticket(request_id="req-1", answer_id="abc", created=7)
@@ -75,6 +80,22 @@ def test_a_stream_cut_short_ends_in_an_error_event(
     if not finished:
         assert not any(end in out for end in (b"message_stop", b"response.completed", b"[DONE]"))
     assert all(json_payload(frame + b"\n\n") for frame in _json_frames(out + ending))
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "responses"])
+@pytest.mark.parametrize("frame", [b'data: {"choices": [', b"data: oops", b"data: [1]"])
+def test_a_frame_that_cannot_be_read_fails_the_stream(dialect: str, frame: bytes) -> None:
+    """Some of the answer was in it; half a frame at the end is a stream cut short instead."""
+    made = exchange(dialect).stream()
+    out = made.feed(stream_of([TextDelta("x")]).replace(b"data: [DONE]", frame)) + made.finish()
+
+    assert b"could not be read" in out
+    assert made.failure is not None
+    assert made.failure["code"] == "upstream_malformed_response"
+    half = exchange(dialect).stream()
+    assert b"could not be read" not in half.feed(frame) + half.finish()
+    assert half.failure is None
+    assert not half.complete
 
 
 def _json_frames(stream: bytes) -> list[bytes]:
@@ -186,6 +207,15 @@ def test_an_error_frame_of_the_node_ends_the_stream_in_the_clients_words() -> No
     assert b'"type":"api_error","message":"no"' in out
     assert b"message_stop" not in out
     assert stream.fail(LOST) == b""
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "responses"])
+def test_an_answer_that_the_engine_gave_up_does_not_end_well(dialect: str) -> None:
+    """Some say so in the finish reason."""
+    events = [Finished("abort")]
+
+    assert b"gave up" in told(exchange(dialect), [stream_of(events)])
+    assert exchange(dialect).whole(dumps(answer_of(events))) is None
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,17 @@ def test_what_cannot_be_meant_is_refused(more: dict[str, Any]) -> None:
     assert caught.value.param
 
 
+def test_log_probabilities_beside_tools_are_refused() -> None:
+    """llama.cpp has them for text alone."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    body = {"messages": [{"role": "user", "content": "x"}], "logprobs": True}
+
+    assert adapted(body, knows_tools=True)["logprobs"]
+    with pytest.raises(InvalidRequest) as refused:
+        adapted({**body, "tools": tools}, knows_tools=True)
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "logprobs")
+
+
 def test_a_call_cannot_be_required_of_a_model_without_tools() -> None:
     """Offered tools are ignored by such a model, which `auto` allows; a must is not met."""
     body = {"messages": [HELLO], "tools": TOOLS}

@@ -94,6 +94,7 @@ for _ in range(300):
             "invalid_request_body",
             "tool_choice",
         ),
+        ({"input": [{"type": "compaction"}]}, "compaction_unsupported", "input[0]"),
         ({"tools": [SHELL, {"type": "file_search"}]}, "unsupported_tool", "tools[1]"),
         ({"tools": [{"type": "mcp", "server_label": "x"}]}, "unsupported_tool", "tools[0]"),
         ({"metadata_of_mine": DEEP}, "invalid_request_body", None),

@@ -369,3 +369,10 @@ def test_log_probabilities_are_told_with_the_text_and_once_more_whole() -> None:
     }
     assert delta["logprobs"] == [told]
     assert made.answer()["output"][0]["content"][0]["logprobs"] == [told]
+
+
+def test_a_call_without_arguments_has_an_empty_object_of_them() -> None:
+    """Clients read them as JSON."""
+    answer = answer_to(ToolCallDelta(0, "c", "now", ""), Finished("tool_calls"))
+
+    assert answer["output"][0]["arguments"] == "{}"
