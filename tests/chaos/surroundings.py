@@ -191,7 +191,8 @@ SURROUNDING_SCENARIOS: tuple[Alone, ...] = (
     _scene(
         "a clock that jumps",
         "a day ahead, a day back, in the middle of answers and with open circuits",
-        "the answer, each time; no limit and no duration moves",
+        "the answer, each time; durations stay true; a circuit that opened before a jump back "
+        "stays open for as much longer, at no cost to anybody",
         clock_jumps,
         fast=False,
     ),
