@@ -292,7 +292,7 @@ NODE_FAULTS: tuple[NodeFault, ...] = (
         how="a second one behind the first; it never becomes the next request's",
         make=on_request(answers_twice),
         fast=False,
-        not_yet="the next request may fail with 503",
+        not_yet="it may become the next one, or fail it with 503",
         one_by_one=True,
         whole=SERVED, streamed=SERVED, replaced=False,
     ),

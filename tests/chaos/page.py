@@ -12,9 +12,10 @@ HEAD = """\
 
 `python -m tests.chaos` breaks a gateway, its nodes and its clients in every way listed here and
 checks what each client got; with `--write` it writes this page. After each fault it also checks
-that a good request is served within 2 s, that nobody is counted in flight any more on the gateway
-or a node, that no socket is left over, and that each request has exactly one last line in the
-gateway's log. Nobody waits beyond the limits in `[timeouts]`.
+that a good request is served within 2 s (10 s where a process has to start again), that nobody is
+counted in flight any more on the gateway or a node, that no socket is left over, and that each
+request has exactly one last line in the gateway's log; metrics count as many. Nobody waits beyond
+the limits in `[timeouts]`.
 
 Outcomes are those of OpenAI's routes. Anthropic's clients get the same status in their envelope
 (503 is `overloaded_error`, 504 `timeout_error`, 502 `api_error`), and the same end of a stream as

@@ -2,7 +2,7 @@
 
 After every scenario, whatever happened in it: a good request is served, nobody is counted in flight
 any more, here or there, no socket is left over, and every request has exactly one last line in the
-gateway's log.
+gateway's log, as many as the metrics count.
 """
 
 import itertools
@@ -123,16 +123,7 @@ class Stage:
             raise Misbehaved(f"afterwards: {outcome_of(heard)} instead of the answer")
 
     def settles(self) -> None:
-        """Check that nobody and nothing is left over."""
-        self.settles_but_sockets()
-        eventually(
-            lambda: self.count_sockets() <= self.sockets + SPARE_SOCKETS,
-            within=SETTLED_WITHIN_SECS,
-            what=f"sockets: {self.count_sockets()} instead of {self.sockets}",
-        )
-
-    def settles_but_sockets(self) -> None:
-        """Check that nobody is counted any more, and that every request has its one last line."""
+        """Check that nobody and nothing is left over, and that all are accounted for."""
         eventually(
             lambda: self.picture()["requests"] == {"in_flight": 0, "waiting": 0},
             within=SETTLED_WITHIN_SECS,
@@ -145,17 +136,31 @@ class Stage:
                 what="requests stayed in flight on a node",
             )
             node.let_go()
+        eventually(
+            lambda: self.count_sockets() <= self.sockets + SPARE_SOCKETS,
+            within=SETTLED_WITHIN_SECS,
+            what=f"more than {self.sockets} sockets stayed open",
+        )
         asked, self._asked = self._asked, []
         eventually(
             lambda: self._last_lines(asked) == [1] * len(asked),
             within=SETTLED_WITHIN_SECS,
             what=f"last lines in the log of each request: {self._last_lines(asked)}",
         )
+        eventually(
+            lambda: self._counted() == self._logged(),
+            within=SETTLED_WITHIN_SECS,
+            what=f"counted are {self._counted()}, logged {self._logged()} (all, failed)",
+        )
 
     def clear(self) -> None:
         """Begin anew, whatever a scenario left behind."""
         for node in self.nodes:
             node.disarm()
+        self.forget()
+
+    def forget(self) -> None:
+        """Do not look for the last lines of requests that may never have become any."""
         self._asked.clear()
 
     def line_of(self, request_id: str) -> dict[str, Any]:
@@ -167,6 +172,20 @@ class Stage:
     def _last_lines(self, asked: list[str]) -> list[int]:
         names = [line.get("request_id") for line in self._lines()]
         return [names.count(name) for name in asked]
+
+    def _counted(self) -> tuple[float, float]:
+        """Return how many requests ended, and failed, by the metrics."""
+        text = self.cortex.http.get(self.bench.metrics_url(self.cortex)).text
+        samples = [line.rsplit(" ", 1) for line in text.splitlines()]
+
+        def total(name: str) -> float:
+            return sum(float(value) for key, value in samples if key.startswith(f"{name}{{"))
+
+        return total("cortex_requests_total"), total("cortex_request_errors_total")
+
+    def _logged(self) -> tuple[float, float]:
+        lines = self._lines()
+        return len(lines), len([line for line in lines if "code" in line])
 
     def _lines(self) -> list[dict[str, Any]]:
         return [line for line in self.cortex.log() if line.get("event") in ENDINGS]
