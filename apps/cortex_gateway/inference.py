@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import structlog
 from orjson import JSONDecodeError, loads
@@ -41,6 +41,7 @@ from cortex_gateway.node_answers import (
     is_replaceable,
     refused_by_node,
 )
+from cortex_gateway.passing import Passage
 from cortex_gateway.responding import EventResponse
 from cortex_router import RouteRequest, Serve, rough_tokens, session_key
 from cortex_uplink import (
@@ -66,7 +67,6 @@ _Read = TypeVar("_Read", bound=Exchange)
 _DIALECTS = {"/v1/messages": "anthropic", "/v1/responses": "responses"}
 MAX_ATTEMPTS = 3
 _BROKEN = frozenset({500, 502, 504})
-_OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
 _JSON = {"content-type": "application/json"}
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
@@ -135,23 +135,9 @@ class Inference:
         stream: AnswerStream,
         events: EventResponse,
     ) -> None:
-        def take(chunk: bytes) -> Awaitable[object] | None:
-            out = stream.feed(chunk)
-            outcome.last_chunk = time.perf_counter()
-            if outcome.first_token is None and stream.first_token_seen:
-                outcome.first_token = outcome.last_chunk
-            if not out:
-                return None
-            events.write(out)
-            return events.enough()
-
-        async def pass_on(answer: Answer) -> bool | None:
-            outcome.status = 200
-            await answer.relay(take)
-            return None if _is_clients(stream.failure) else not stream.complete
-
         try:
-            await self._with_replica(request, exchange, outcome, pass_on)
+            passage = Passage(stream, events, outcome)
+            await self._with_replica(request, exchange, outcome, passage.take)
         except FrameTooLarge as error:
             raise UpstreamMalformed("the node sent an event beyond all measure") from error
         finally:
@@ -289,11 +275,6 @@ class Inference:
                 error=str(error),
             )
             raise UpstreamUnreachable("the node was lost in the middle of its answer") from error
-
-
-def _is_clients(failure: dict[str, Any] | None) -> bool:
-    """Tell whether a stream ended in an error event about the request, not about the replica."""
-    return failure is not None and failure.get("type") in _OF_THE_REQUEST
 
 
 def _transient(error: ApiError) -> ApiError:

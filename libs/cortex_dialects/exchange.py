@@ -41,6 +41,11 @@ class AnswerStream(Protocol):
     failure: dict[str, Any] | None
 
     @property
+    def done(self) -> bool:
+        """The node said that this was all ([DONE])."""
+        ...
+
+    @property
     def complete(self) -> bool:
         """The stream came to a proper end."""
         ...

@@ -63,6 +63,11 @@ class TranslatedStream:
         self._ended = False
 
     @property
+    def done(self) -> bool:
+        """The node said that this was all ([DONE])."""
+        return self._reader.done
+
+    @property
     def complete(self) -> bool:
         """The stream came to a proper end."""
         return self.failure is None and self.finish_reason is not None

@@ -23,11 +23,11 @@ class Circuit:
 
     def lets_through(self, now: float) -> bool:
         """Tell whether a request may be sent: closed, or time for the one trial."""
-        return self.open_until is None or (now >= self.open_until and not self.trial)
+        return self.open_until is None or (self._is_over(now) and not self.trial)
 
     def sent(self, now: float) -> "Circuit":
         """Return the circuit after a request was sent."""
-        if self.open_until is not None and now >= self.open_until:
+        if self._is_over(now):
             return replace(self, trial=True)
         return self
 
@@ -44,10 +44,15 @@ class Circuit:
         failures = self.failures + 1
         if failures < THRESHOLD:
             return Circuit(failures=failures)
-        if self.open_until is not None and now < self.open_until:
+        if self.open_until is not None and not self._is_over(now):
             return replace(self, failures=failures)  # sent before it opened: known already
         pause = min(LONGEST_PAUSE_SECS, self.pause_secs * 2 or FIRST_PAUSE_SECS)
         return Circuit(failures=failures, pause_secs=pause, open_until=now + pause)
+
+    def _is_over(self, now: float) -> bool:
+        """Tell whether the pause is: no pause is as long as a clock set back makes it look."""
+        until = self.open_until
+        return until is not None and (now >= until or until - now > LONGEST_PAUSE_SECS)
 
 
 CLOSED = Circuit()

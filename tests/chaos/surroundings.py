@@ -191,8 +191,8 @@ SURROUNDING_SCENARIOS: tuple[Alone, ...] = (
     _scene(
         "a clock that jumps",
         "a day ahead, a day back, in the middle of answers and with open circuits",
-        "the answer, each time; durations stay true; a circuit that opened before a jump back "
-        "stays open for as much longer, at no cost to anybody",
+        "the answer, each time; durations stay true; a circuit that opened before a jump back is "
+        "tried again like any other",
         clock_jumps,
         fast=False,
     ),

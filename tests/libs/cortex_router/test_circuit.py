@@ -91,3 +91,14 @@ def test_nobody_is_shut_out_for_ever(history: list[tuple[str, int]]) -> None:
         assert circuit.trial or circuit.lets_through(now + LONGEST_PAUSE_SECS)
         assert not (circuit.trial and circuit.open_until is None)
         assert circuit.abandoned().lets_through(now + LONGEST_PAUSE_SECS)
+
+
+def test_a_clock_set_back_does_not_make_a_pause_longer_than_any_is() -> None:
+    """A day earlier, the replica is tried like any whose pause is over."""
+    circuit = opened()
+    earlier = (circuit.open_until or 0.0) - 86_400
+
+    assert circuit.lets_through(earlier)
+    assert circuit.sent(earlier).trial
+    assert not circuit.sent(earlier).lets_through(earlier)
+    assert circuit.sent(earlier).succeeded() is CLOSED
