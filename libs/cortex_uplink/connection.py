@@ -46,13 +46,9 @@ class Limits:
 class Connection(asyncio.Protocol):
     """A connection that can be `ask`ed again once `finish` has returned True."""
 
-    def __init__(
-        self,
-        on_made: Callable[["Connection"], None],
-        on_closed: Callable[["Connection"], None],
-    ) -> None:
+    def __init__(self, on_closed: Callable[["Connection"], None]) -> None:
         self.closed = False
-        self._on_made, self._on_closed = on_made, on_closed
+        self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._timer = LazyTimer(self._look)
         self._transport: asyncio.Transport
@@ -163,7 +159,6 @@ class Connection(asyncio.Protocol):
         self._sender = Sender(self._transport)
         self._readable = select.poll()
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and pass on or keep."""

@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from contextlib import suppress
 from ipaddress import ip_address
 from math import inf
 
@@ -19,6 +20,8 @@ from cortex_uplink.errors import ConnectFailed
 MAX_IDLE = 256
 #: Shorter than what servers commonly wait for before they close (Sanic here: 75 s).
 IDLE_SECS = 30.0
+#: Longest wait for the loop to say that what was aborted is closed.
+CLOSE_SECS = 5.0
 
 
 class Pool:
@@ -86,9 +89,11 @@ class Pool:
             self._sweeper = None
         for connection in list(self._open):
             connection.abort()
-        while self._open:
-            self._emptied = asyncio.get_running_loop().create_future()
-            await self._emptied
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECS):
+                while self._open:
+                    self._emptied = asyncio.get_running_loop().create_future()
+                    await self._emptied
 
     async def _connect(self, origin: Origin, limit_secs: float) -> Connection:
         if self._closing:
@@ -96,7 +101,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         if origin.socket_path:
             _, made = await loop.create_unix_connection(self._make, origin.socket_path)
-            return made
+            return self._enter(made)
         addresses = await _resolve(loop, origin)
         tls = self._context() if origin.tls else None
         name = origin.host if origin.tls else None
@@ -112,11 +117,18 @@ class Pool:
             except OSError as error:
                 last = error
             else:
-                return made
+                return self._enter(made)
         raise last
 
     def _make(self) -> Connection:
-        return Connection(self._open.add, self._forget)
+        return Connection(self._forget)
+
+    def _enter(self, connection: Connection) -> Connection:
+        # Only now: of one that is made and then given up within `create_connection`, uvloop closes
+        # the socket and never says that it was lost.
+        if not connection.closed:
+            self._open.add(connection)
+        return connection
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)

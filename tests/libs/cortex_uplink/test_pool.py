@@ -318,3 +318,18 @@ async def test_a_closed_pool_keeps_nothing() -> None:
         assert pool.open_count == 0
         with pytest.raises(ConnectFailed):
             await pool.connect(Origin("127.0.0.1", 1), 1)
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_whoever_gives_up_while_connecting_leaves_no_connection(steps: int) -> None:
+    """At whatever step of the loop; and closing does not wait for what is not there."""
+    async with peer(silent) as node, uplink() as path:
+        for _ in range(5):
+            asking = asyncio.create_task(ask(path, node.url))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+        await until(lambda: path.open_connections == 0)
+        async with asyncio.timeout(SOON_SECS / 2):
+            await path.aclose()
