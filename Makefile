@@ -7,7 +7,7 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint types check fmt bench soak fuzz agents sdks mutants nix-check lock clean
+.PHONY: help setup run test lint types check fmt bench soak fuzz chaos agents sdks mutants nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,8 +41,12 @@ bench: setup ## Measure (options: ARGS="...")
 soak: setup ## Drive a node's scheduling through a million random events (options: ARGS="...")
 	.venv/bin/python -m tests.soak $(ARGS)
 
-fuzz: setup ## Send spoiled requests and streams through every dialect for ten minutes (options: ARGS="...")
+fuzz: setup ## Spoil requests, streams and answers, for ten minutes each (options: ARGS="--secs 60")
 	.venv/bin/python -m tests.fuzz.dialects $(ARGS)
+	.venv/bin/python -m tests.fuzz.uplink $(ARGS)
+
+chaos: setup ## Let everything fail that can, and say what clients get (minutes; options: ARGS="--only clock")
+	.venv/bin/python -m tests.chaos $(ARGS)
 
 agents: setup ## Have Claude Code and Codex do a task, also when a node fails (Linux, npm; minutes; options: ARGS="...")
 	.venv/bin/python -m tests.agents $(ARGS)
