@@ -89,7 +89,7 @@ class Inference:
         outcome = Outcome(
             request_id=request_id(request),
             route=request.path,
-            dialect=_DIALECTS.get(request.path, "openai"),
+            dialect=_DIALECTS.get(request.path.rstrip("/"), "openai"),
         )
         events: EventResponse | None = None
         try:

@@ -197,7 +197,7 @@ def _passed(request: Request) -> Read:
     """Return how to read a request that a node gets as it came."""
 
     def read(raw: bytes, _: Ticket) -> Exchange:
-        return read_passed(raw, request.path)
+        return read_passed(raw, request.path.rstrip("/"))
 
     return read
 

@@ -44,7 +44,8 @@ class LeanApp(Sanic[Any, Any]):
 
     async def handle_request(self, request: Request) -> None:
         """Answer a request."""
-        handler = self.direct.get((request.method, request.path))
+        # Sanic too takes a path with slashes behind it for the one without.
+        handler = self.direct.get((request.method, request.path.rstrip("/")))
         if handler is None:
             await super().handle_request(request)
             return

@@ -223,6 +223,18 @@ def test_a_streamed_message(scene: Scene) -> None:
     assert scene.received()["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+def test_slashes_behind_a_path_are_no_other_path(scene: Scene, path: str) -> None:
+    """The answer is the same, and nothing goes wrong behind it."""
+    body = {**message(), "input": "hi"}
+    for odd in (f"{path}/", f"{path}//", f"{path}?beta=true"):
+        answer = scene.post(odd, body)
+        assert answer.status_code == 200
+        assert scene.line_of(answer)["status"] == 200
+
+    assert not [line for line in scene.cortex.log() if line["level"] == "error"]
+
+
 @pytest.mark.parametrize("chunks", range(6))
 def test_a_lost_stream_ends_in_an_error_event_at_every_boundary(scene: Scene, chunks: int) -> None:
     """Also when the model had finished: what the node still had to say is lost."""
