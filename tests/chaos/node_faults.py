@@ -245,7 +245,9 @@ NODE_FAULTS: tuple[NodeFault, ...] = (
         name="content-length too short",
         how="the rest follows, and must not become the next answer",
         make=on_request(too_short),
-        not_yet="its connection is used again, and the next request fails with 503",
+        fast=False,
+        not_yet="its connection is used again while the rest is still to come: the next request "
+        "may fail with 503",
         one_by_one=True,
         whole=MALFORMED, streamed=LOST_MIDSTREAM, replaced=False,
     ),

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,12 +41,19 @@ def eventually(
         time.sleep(every)  # the pause of a poll, bounded above
 
 
+#: Below those that the kernel gives to connections that go out: one of them could take a port
+#: before its daemon does. Each is handed out once, from a place that differs by process.
+_PORTS = range(20_000, 31_000)
+_candidates = islice(cycle(_PORTS), os.getpid() * 97 % len(_PORTS), None)
+
+
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on and that nobody else here was given."""
+    for port in _candidates:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a cycle has no end")
 
 
 @dataclass(slots=True)
