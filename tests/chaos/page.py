@@ -10,8 +10,8 @@ PATH = Path(__file__).parents[2] / "apps" / "cortex_gateway" / "FAULTS.md"
 HEAD = """\
 # What clients get when things break
 
-`make chaos` breaks a gateway, its nodes and its clients in every way listed here and
-checks what each client got; with `ARGS=--write` it writes this page. After each fault it also checks
+`python -m tests.chaos` breaks a gateway, its nodes and its clients in every way listed here and
+checks what each client got; with `--write` it writes this page. After each fault it also checks
 that a good request is served within 2 s (10 s where a process has to start again), that nobody is
 counted in flight any more on the gateway or a node, that no socket is left over, and that each
 request has exactly one last line in the gateway's log; metrics count as many. Nobody waits beyond
