@@ -1,5 +1,6 @@
 """Structured logs of both daemons: one event a line on standard error, JSON when nobody watches."""
 
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -36,4 +37,7 @@ def configure_logs() -> None:
 
 
 def _json(event: Any, default: Callable[[Any], Any]) -> str:
-    return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a file's name that is no UTF-8, a number beyond 64 bits
+        return json.dumps(event, default=default)
