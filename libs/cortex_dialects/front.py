@@ -10,6 +10,8 @@ from cortex_dialects.bad_body import BadBody
 from cortex_dialects.encoding import encode
 from cortex_dialects.keep_alive import parse_keep_alive
 
+#: With no more brackets than this a body can be written again; deeper ones can only be read.
+_SURELY_WRITABLE = 200
 #: What shows where a value stands in JSON: texts, and brackets outside of them.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
 _KEY = b'"model"'
@@ -38,6 +40,8 @@ def read_front(raw: bytes) -> Front:
         raise BadBody(f"the body is not valid JSON: {error}", code="malformed_json") from None
     if not isinstance(body, dict):
         raise BadBody("the body must be a JSON object", code="invalid_request_body")
+    if raw.count(b"[") + raw.count(b"{") > _SURELY_WRITABLE:
+        encode([[[[body]]]])  # translation may put parts a little deeper
     model = body.get("model")
     if model is None:
         raise BadBody(

@@ -331,6 +331,25 @@ def test_every_refusal_has_anthropics_envelope(
     assert "retry-after" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    "path", [CHAT, MESSAGES, RESPONSES, f"{MESSAGES}/count_tokens", f"{RESPONSES}/input_tokens"]
+)
+@pytest.mark.parametrize("depth", [300, 900, 1100])
+def test_a_body_nested_beyond_measure_is_the_clients_mistake(
+    scene: Scene, path: str, depth: int
+) -> None:
+    """Not the node's: it is never asked, and its circuit counts nothing."""
+    asked = len(scene.node.asked)
+    deep = "[" * depth + "]" * depth
+    body = json.dumps({**message(model="gpt-x"), "input": "hi"})[:-1] + f',"deep":{deep}}}'
+    answer = scene.cortex.http.post(
+        f"{scene.cortex.url}{path}", content=body, headers={"content-type": "application/json"}
+    )
+
+    assert answer.status_code == 400
+    assert len(scene.node.asked) == asked
+
+
 def test_what_a_node_refuses_is_refused_in_the_clients_words(scene: Scene) -> None:
     """A prompt too long has the sentence that agents act on."""
     error = {

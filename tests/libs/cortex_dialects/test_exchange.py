@@ -1,5 +1,6 @@
 """One request and its answer, in every dialect."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -189,13 +190,22 @@ def test_ids_of_calls_in_the_conversation_are_not_used_again() -> None:
     assert b'"call_0"' not in told(made, [stream_of(again)])
 
 
-def test_what_cannot_be_written_again_is_refused() -> None:
-    """A body can be nested deeper than any node would read."""
-    deep = b'{"a":' * 400 + b"1" + b"}" * 400
-    made = read_messages(dumps(MESSAGES)[:-1] + b',"deep":' + deep + b"}", TICKET)
-
-    with pytest.raises(BadBody, match="nested"):
-        made.node_body("m")
+@pytest.mark.parametrize("depth", [240, 260, 900])
+def test_a_body_that_no_node_could_read_is_refused_at_once(depth: int) -> None:
+    """In every dialect, before anything of it can fail further in; what passes can be written."""
+    deep = b"[" * depth + b"]" * depth
+    field = b',"deep":' + deep + b',"tools":[{"name":"f","input_schema":{"a":' + deep + b"}}]}"
+    body = dumps({**MESSAGES, "input": "hi"})[:-1] + field
+    reads: list[Callable[[], Exchange]] = [
+        lambda: read_passed(body, "/v1/chat/completions"),
+        lambda: read_messages(body, TICKET),
+    ]
+    for read in reads:
+        if depth < 250:
+            assert read().node_body("another")
+            continue
+        with pytest.raises(BadBody, match="nested"):
+            read()
 
 
 def test_an_error_frame_of_the_node_ends_the_stream_in_the_clients_words() -> None:
