@@ -17,7 +17,11 @@ def install(packages: Path, names: Sequence[str]) -> None:
     """Install the newest version of npm packages. Raises CalledProcessError; npm says why."""
     packages.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(packages), *names],
+        # Without the tag npm takes an older one where this machine's Node is not the newest.
+        [
+            *("npm", "install", "--no-audit", "--no-fund", "--prefix", str(packages)),
+            *(f"{name}@latest" for name in names),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         timeout=INSTALL_SECS,
