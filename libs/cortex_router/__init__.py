@@ -34,7 +34,8 @@ from cortex_router.nodes import DEFAULT_PRIORITY, PINNED_PRIORITY, Device, Node,
 from cortex_router.persistent import PersistentMap
 from cortex_router.placement import Fit, NoFit, Placement, Rules, place
 from cortex_router.policy import Policy
-from cortex_router.queueing import Admitted, FairQueue, Outcome, Queued, Refused, Ticket, Waiting
+from cortex_router.queueing import Admitted, FairQueue, Outcome, Queued, Refused, Waiting
+from cortex_router.retry_budget import RetryBudget
 from cortex_router.swapping import (
     Close,
     Demand,
@@ -58,6 +59,7 @@ from cortex_router.view import (
     apply,
     fleet_view,
 )
+from cortex_router.waiting_line import Ticket
 
 __all__ = [
     "ARRIVING",
@@ -106,6 +108,7 @@ __all__ = [
     "Replica",
     "RequestEnded",
     "RequestSent",
+    "RetryBudget",
     "RouteRequest",
     "Rules",
     "Serve",

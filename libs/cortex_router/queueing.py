@@ -8,34 +8,27 @@ the queue is long and nobody would read it.
 1. A lane has seats while its model serves, none before. Who finds no seat waits.
 2. Principals that wait take turns; within one, first come, first served. One that has
    `max_per_principal` in flight lets the others go first; a seat that only it wants is its own.
-3. A lane is full at `max_waiting`. Then whoever has the most waiting makes room: a newcomer with
+3. Where a lane has pages, requests hold theirs as long as their seat. One that needs more than are
+   free may be passed by other principals' that need less, `MOST_PASSES` times; then all wait for
+   it. One that needs more than there are is served alone.
+4. A lane is full at `max_waiting`. Then whoever has the most waiting makes room: a newcomer with
    two fewer takes the place of that one's last; else it is refused itself.
-4. A lane that closes serves out who waits already. Newcomers wait until it opens again.
-5. Who waits past its deadline is refused. A cancelled ticket leaves no trace.
+5. A lane that closes serves out who waits already. Newcomers wait until it opens again.
+6. Who waits past its deadline is refused. A cancelled ticket leaves no trace.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import ceil
 from typing import Literal, TypeAlias
 
+from cortex_router.waiting_line import Ticket, WaitingLine
+
 #: How long a request is thought to take until one has ended, and how fast that is learnt.
 FIRST_GUESS_SECS = 10.0
 LEARNING_RATE = 0.1
 LONGEST_RETRY_SECS = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
-    """One request. `since` is when it came, `deadline` until when it may wait (Unix seconds)."""
-
-    id: str
-    model: str
-    principal: str
-    since: float
-    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +70,7 @@ class Waiting:
 class FairQueue:
     """Everybody who is served or waits on one node. Methods return what happened, in order."""
 
-    def __init__(self, *, max_waiting: int, max_per_principal: int) -> None:
+    def __init__(self, *, max_waiting: int, max_per_principal: int | None = None) -> None:
         self._max_waiting = max_waiting
         self._max_per_principal = max_per_principal
         self._lanes: dict[str, _Lane] = {}
@@ -93,7 +86,7 @@ class FairQueue:
         if ticket.deadline is not None and ticket.deadline <= now:
             return (self._refused(ticket, "deadline"),)
         outcomes: list[Outcome] = []
-        free = lane.open and lane.in_flight < lane.seats and not lane.batch.count
+        free = lane.open and lane.has_seat_for(ticket) and not lane.batch.count
         if not free and lane.count >= self._max_waiting:
             last = lane.last_of_the_greediest(ticket.principal)
             if last is None:
@@ -119,7 +112,7 @@ class FairQueue:
         ticket = self._tickets.pop(ticket_id)
         lane = self._lanes[ticket.model]
         lane.learn(now - self._seated_at.pop(ticket_id))
-        lane.leave(ticket.principal)
+        lane.leave(ticket)
         return self._seat(lane, now)
 
     def cancel(self, ticket_id: str, now: float) -> tuple[Outcome, ...]:
@@ -132,19 +125,25 @@ class FairQueue:
         return self._seat(lane, now)
 
     def expire(self, now: float) -> tuple[Outcome, ...]:
-        """Refuse everybody whose deadline has passed while it waited."""
+        """Refuse everybody whose deadline has passed while it waited, and seat whom it held up."""
         outcomes: list[Outcome] = []
+        models: set[str] = set()
         while self._deadlines and self._deadlines[0][0] <= now:
             ticket = self._late(*heappop(self._deadlines))
             if ticket is not None:
                 self._drop(ticket)
+                models.add(ticket.model)
                 outcomes.append(self._refused(ticket, "deadline"))
+        for model in sorted(models):
+            outcomes += self._seat(self._lanes[model], now)
         return tuple(outcomes)
 
-    def open(self, model: str, seats: int, now: float) -> tuple[Outcome, ...]:
-        """Give a model's lane so many seats: it serves now."""
+    def open(
+        self, model: str, seats: int, now: float, *, pages: int | None = None
+    ) -> tuple[Outcome, ...]:
+        """Give a model's lane so many seats, and pages where they are scarce: it serves now."""
         lane = self._lanes.setdefault(model, _Lane())
-        lane.seats, lane.open = seats, True
+        lane.seats, lane.pages, lane.open = seats, pages, True
         lane.batch.take_over(lane.later)
         return self._seat(lane, now)
 
@@ -199,17 +198,24 @@ class FairQueue:
     def _seat(self, lane: "_Lane", now: float) -> tuple[Outcome, ...]:
         outcomes: list[Outcome] = []
         while lane.in_flight < lane.seats and lane.batch.count:
-            ticket = lane.batch.pop(lane.by_principal, self._max_per_principal)
-            lane.enter(ticket.principal)
+            ticket = lane.batch.pop(self._is_content(lane), lane.has_seat_for)
+            if ticket is None:
+                break
+            lane.enter(ticket)
             self._seated_at[ticket.id] = now
             outcomes.append(Admitted(ticket))
         return tuple(outcomes)
+
+    def _is_content(self, lane: "_Lane") -> Callable[[str], bool]:
+        """Return what tells whether a principal has to let others go first."""
+        most = self._max_per_principal
+        return lambda principal: most is not None and lane.by_principal.get(principal, 0) >= most
 
     def _drop(self, ticket: Ticket) -> None:
         del self._tickets[ticket.id]
         lane = self._lanes[ticket.model]
         if self._seated_at.pop(ticket.id, None) is not None:
-            lane.leave(ticket.principal)
+            lane.leave(ticket)
         else:
             lane.discard(ticket)
 
@@ -217,101 +223,48 @@ class FairQueue:
         return Refused(ticket, code, self._lanes[ticket.model].retry_after_secs())
 
 
-class _Line:
-    """Those who wait, a queue for each principal, the principals in the order of their turns."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._queues: OrderedDict[str, OrderedDict[str, Ticket]] = OrderedDict()
-
-    def append(self, ticket: Ticket) -> None:
-        self._queues.setdefault(ticket.principal, OrderedDict())[ticket.id] = ticket
-        self.count += 1
-
-    def take_over(self, other: "_Line") -> None:
-        """Put everybody of `other` behind those who are here."""
-        for ticket in other.empty():
-            self.append(ticket)
-
-    def empty(self) -> list[Ticket]:
-        """Take out everybody."""
-        everybody = [ticket for queue in self._queues.values() for ticket in queue.values()]
-        self._queues.clear()
-        self.count = 0
-        return everybody
-
-    def pop(self, in_flight: dict[str, int], max_per_principal: int) -> Ticket:
-        """Take out whoever's turn it is; its principal's next turn comes last."""
-        principal = next(
-            (name for name in self._queues if in_flight.get(name, 0) < max_per_principal),
-            next(iter(self._queues)),
-        )
-        queue = self._queues[principal]
-        _, ticket = queue.popitem(last=False)
-        self.count -= 1
-        if queue:
-            self._queues.move_to_end(principal)
-        else:
-            del self._queues[principal]
-        return ticket
-
-    def discard(self, ticket: Ticket) -> bool:
-        queue = self._queues.get(ticket.principal)
-        if queue is None or queue.pop(ticket.id, None) is None:
-            return False
-        self.count -= 1
-        if not queue:
-            del self._queues[ticket.principal]
-        return True
-
-    def position(self, last: Ticket) -> int:
-        """Return when the last one of its principal has its turn, 1 for next, limits aside."""
-        rounds = len(self._queues[last.principal])
-        ahead, passed = 0, False
-        for principal, queue in self._queues.items():
-            passed = passed or principal == last.principal
-            ahead += min(len(queue), rounds - 1 if passed else rounds)
-        return ahead + 1
-
-    def oldest_since(self) -> float:
-        """Return since when the oldest waits: each principal's first is its oldest."""
-        return min(next(iter(queue.values())).since for queue in self._queues.values())
-
-    def sizes(self) -> Iterator[tuple[int, str]]:
-        """Return how many each principal has waiting."""
-        return ((len(queue), principal) for principal, queue in self._queues.items())
-
-    def last_of(self, principal: str) -> Ticket | None:
-        queue = self._queues.get(principal)
-        return None if queue is None else next(reversed(queue.values()))
-
-
 @dataclass(slots=True)
 class _Lane:
     """One model: its seats, `batch` who get them next, `later` who wait for the next opening."""
 
     seats: int = 0
+    pages: int | None = None
     open: bool = False
     in_flight: int = 0
-    service_secs: float = FIRST_GUESS_SECS
+    pages_held: int = 0
+    measured_secs: float | None = None
     by_principal: dict[str, int] = field(default_factory=dict)
-    batch: _Line = field(default_factory=_Line)
-    later: _Line = field(default_factory=_Line)
+    batch: WaitingLine = field(default_factory=WaitingLine)
+    later: WaitingLine = field(default_factory=WaitingLine)
 
     @property
     def count(self) -> int:
         return self.batch.count + self.later.count
 
     @property
-    def newcomers(self) -> _Line:
+    def newcomers(self) -> WaitingLine:
         return self.batch if self.open else self.later
 
-    def enter(self, principal: str) -> None:
+    @property
+    def service_secs(self) -> float:
+        return FIRST_GUESS_SECS if self.measured_secs is None else self.measured_secs
+
+    def has_seat_for(self, ticket: Ticket) -> bool:
+        if self.in_flight >= self.seats:
+            return False
+        alone = not self.in_flight
+        return alone or self.pages is None or self.pages_held + ticket.pages <= self.pages
+
+    def enter(self, ticket: Ticket) -> None:
         self.in_flight += 1
+        self.pages_held += ticket.pages
+        principal = ticket.principal
         self.by_principal[principal] = self.by_principal.get(principal, 0) + 1
 
-    def leave(self, principal: str) -> None:
+    def leave(self, ticket: Ticket) -> None:
         self.in_flight -= 1
+        self.pages_held -= ticket.pages
+        principal = ticket.principal
         self.by_principal[principal] -= 1
         if not self.by_principal[principal]:
             del self.by_principal[principal]
@@ -321,7 +274,9 @@ class _Lane:
             self.later.discard(ticket)
 
     def learn(self, took_secs: float) -> None:
-        self.service_secs += LEARNING_RATE * (max(0.0, took_secs) - self.service_secs)
+        took = max(0.0, took_secs)
+        before = took if self.measured_secs is None else self.measured_secs
+        self.measured_secs = before + LEARNING_RATE * (took - before)
 
     def eta_secs(self, position: int) -> float | None:
         return position * self.service_secs / self.seats if self.seats else None
