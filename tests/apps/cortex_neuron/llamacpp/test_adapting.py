@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_core.errors import InvalidRequest
-from cortex_neuron.llamacpp.adapting import adapted, gathered, stop_strings
+from cortex_neuron.chat_body import stop_strings
+from cortex_neuron.llamacpp.adapting import adapted, gathered
 
 HELLO = {"role": "user", "content": "Hello."}
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("clock", "forecast")]
