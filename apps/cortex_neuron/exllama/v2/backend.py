@@ -1,0 +1,197 @@
+"""A model that runs in exllamav2's dynamic generator, behind the seam of a backend.
+
+Of the generator's results only tokens and logits are read: text is made elsewhere, the same for
+every library. What it asserts or forgets is known before a job comes here (`admitting`).
+"""
+
+import gc
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+import torch
+from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob
+
+from cortex_core.errors import InternalError
+from cortex_neuron.exllama.backend import Report
+from cortex_neuron.exllama.jobs import (
+    Broke,
+    Ended,
+    EndReason,
+    Generated,
+    Job,
+    JobEvent,
+    Limits,
+    Prefilled,
+    TokenLogprob,
+)
+from cortex_neuron.exllama.plan import PAGE, Plan
+from cortex_neuron.exllama.v2.loading import load
+from cortex_neuron.exllama.v2.masking import MaskFilter
+from cortex_neuron.exllama.v2.sampler import Sampler
+
+log = structlog.get_logger()
+
+_LONGEST_GUESS: Final = 7
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A job and what has been told of it."""
+
+    job: Job
+    made: Any
+    mask: MaskFilter | None
+    told: int = 0
+
+
+class ExLlamaV2Backend:
+    """One model."""
+
+    def __init__(self, plan: Plan, report: Report) -> None:
+        self._guesses = min(plan.guesses, _LONGEST_GUESS)
+        self._by_ngrams = bool(self._guesses) and plan.draft is None
+        self._loaded = load(plan, report)
+        self._running: dict[int, _Running] = {}
+        self._sampler = Sampler(self._loaded.tokenizer, self._loaded.config.vocab_size)
+        self._slots = (plan.slots or 1) if self._loaded.paged else 1
+        self.limits = Limits(
+            context=plan.context,
+            # What is guessed needs room, too.
+            cache=plan.cache - self._guesses,
+            page=PAGE if self._loaded.paged else plan.cache,
+            slots=self._slots,
+        )
+        self._generator = self._new_generator()
+        self._generator.warmup()
+
+    @property
+    def free_pages(self) -> int:
+        """Pages of the cache that no running job holds."""
+        return len(self._generator.unreferenced_pages)
+
+    def submit(self, ticket: int, job: Job) -> None:
+        """Queue a job."""
+        loaded = self._loaded
+        mask = None
+        if job.mask is not None:
+            mask = MaskFilter(loaded.model, loaded.tokenizer, job.mask, job.stop_tokens)
+        made = ExLlamaV2DynamicJob(
+            input_ids=torch.tensor([job.prompt], dtype=torch.long),
+            # It stops so many tokens early where it guesses.
+            max_new_tokens=job.max_tokens + self._guesses,
+            min_new_tokens=job.min_tokens,
+            gen_settings=self._sampler.settings(job.sampling, len(job.prompt)),
+            seed=job.seed,
+            stop_conditions=sorted(job.stop_tokens),
+            decode_special_tokens=True,
+            return_logits=job.top_logprobs is not None,
+            filters=[] if mask is None else [mask],
+            identifier=ticket,
+        )
+        self._generator.enqueue(made)
+        self._running[ticket] = _Running(job=job, made=made, mask=mask)
+
+    def busy(self) -> bool:
+        """Tell whether there are jobs."""
+        return bool(self._running)
+
+    def step(self) -> list[tuple[int, JobEvent]]:
+        """Iterate once."""
+        events: list[tuple[int, JobEvent]] = []
+        for result in self._generator.iterate():
+            ticket = result["identifier"]
+            if (running := self._running.get(ticket)) is not None:
+                events += ((ticket, event) for event in self._read(ticket, running, result))
+        for ticket, running in tuple(self._running.items()):
+            if running.mask is not None and running.mask.failure is not None:
+                log.error("grammar.failed", exc_info=running.mask.failure)
+                self.cancel(ticket)
+                events.append((ticket, Broke(InternalError("the grammar failed inside an answer"))))
+        return events
+
+    def cancel(self, ticket: int) -> None:
+        """Take a job out, wherever it is."""
+        if (running := self._running.pop(ticket, None)) is not None:
+            self._generator.cancel(running.made)
+
+    def reset(self) -> None:
+        """Go on with a new generator: an old one that failed would fail again."""
+        self._running.clear()
+        self._dismiss_generator()
+        self._generator = self._new_generator()
+
+    def close(self) -> None:
+        """Unload the model."""
+        self._running.clear()
+        self._dismiss_generator()
+        self._loaded.unload()
+
+    def _new_generator(self) -> ExLlamaV2DynamicGenerator:
+        loaded = self._loaded
+        generator = ExLlamaV2DynamicGenerator(
+            model=loaded.model,
+            cache=loaded.cache,
+            tokenizer=loaded.tokenizer,
+            max_batch_size=self._slots,
+            max_chunk_size=loaded.config.max_input_len,
+            max_q_size=self._guesses + 1,
+            draft_model=loaded.draft_model,
+            draft_cache=loaded.draft_cache,
+            num_draft_tokens=self._guesses,
+            use_ngram_draft=self._by_ngrams,
+            paged=loaded.paged,
+        )
+        if loaded.loras:
+            generator.set_loras(loaded.loras)
+        return generator
+
+    def _dismiss_generator(self) -> None:
+        """Let go of the generator, its buffers and its threads."""
+        for pool in (self._generator.sampling_pool, self._generator.filter_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
+        del self._generator
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _read(self, ticket: int, running: _Running, result: dict[str, Any]) -> list[JobEvent]:
+        if result["stage"] == "prefill":
+            return [Prefilled(result["curr_progress"], result["max_progress"])]
+        if result["stage"] != "streaming":
+            return []
+        parts = [result, *([result["held"]] if "held" in result else [])]
+        tokens = [token for part in parts for token in _row(part.get("token_ids"))]
+        logprobs = self._logprobs(running.job, tokens, parts)
+        ended = bool(result["eos"])
+        stopped = ended and result["eos_reason"] == "stop_token"
+        said = min(len(tokens) - stopped, running.job.max_tokens - running.told)
+        events: list[JobEvent] = []
+        if said > 0:
+            events.append(Generated(tuple(tokens[:said]), logprobs[:said]))
+            running.told += said
+        if ended:
+            del self._running[ticket]
+            reason = EndReason.STOP_TOKEN if stopped else EndReason.MAX_TOKENS
+            events.append(Ended(reason, running.told + stopped, result["cached_tokens"]))
+        return events
+
+    def _logprobs(
+        self, job: Job, tokens: list[int], parts: list[dict[str, Any]]
+    ) -> tuple[TokenLogprob, ...]:
+        """Return each token's log probability: of all tokens, before any was cut off."""
+        if job.top_logprobs is None or not tokens:
+            return ()
+        rows = torch.cat([part["logits"][0] for part in parts if "logits" in part])
+        known = rows[:, : self._loaded.config.vocab_size].float().log_softmax(dim=-1)
+        own = known.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
+        best = known.topk(min(job.top_logprobs, known.shape[-1]), dim=-1)
+        tops = [
+            tuple(zip(ids, values, strict=True))
+            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return tuple(TokenLogprob(own[at], tops[at]) for at in range(len(tokens)))
+
+
+def _row(tokens: torch.Tensor | None) -> list[int]:
+    return [] if tokens is None else list(map(int, tokens[0].tolist()))
