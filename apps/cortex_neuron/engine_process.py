@@ -1,12 +1,16 @@
 """One engine's child process, seen from the daemon.
 
 1. The child reads its task as one JSON line from stdin and says `{"event": "ready", …}` or
-   `{"event": "failed", "error": …}` as one JSON line on stdout.
+   `{"event": "failed", "error": …}` as one JSON line on stdout. Before that it may say how far it
+   is, as often as it likes: `{"event": "progress", "done": 3, "total": 7}`; after it, that its
+   device has failed under it: `{"event": "fault", "error": …}`.
 2. Its stdin stays open as long as the daemon lives: the end of it tells the child to go. So does
    the kernel, where it can (PR_SET_PDEATHSIG). Nothing outlives the daemon.
 3. It has a session of its own, so Ctrl-C in a terminal reaches the daemon alone.
 4. Whatever happens while it starts, cancelling included, it is dead and reaped when `start` raises.
-5. What it writes to stderr is read always and kept briefly: for our log, never for a client.
+5. What it writes to stderr is read always: for our log, never for a client.
+6. A child that says its device has failed, in an event or on stderr, is killed at once: whoever
+   waits for its answers must not wait for its timeouts.
 """
 
 import asyncio
@@ -14,7 +18,6 @@ import json
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,11 +25,13 @@ from typing import Any
 import structlog
 
 from cortex_core.errors import EngineStartFailed
+from cortex_core.wire import Device
+from cortex_neuron.engine_output import EngineOutput
+from cortex_neuron.faults import Ending, Fault, ending_of, fault_in
+from cortex_neuron.harness import Report
 
 log = structlog.get_logger()
 
-_KEPT_LINES = 50
-_KEPT_LINE = 500
 _LONGEST_EVENT = 1 << 20
 
 
@@ -37,6 +42,7 @@ class EngineFailed(EngineStartFailed):
         super().__init__(message)
         self.said = said
         self.tail = tuple(tail)
+        self.fault = fault_in((*tail, said)) or Fault.CRASHED
 
 
 def python_module(module: str) -> tuple[str, ...]:
@@ -50,15 +56,27 @@ def child_environment(environment: Mapping[str, str], extra: Mapping[str, str]) 
     return {**environment, "PYTHONPATH": path, **extra}
 
 
+def device_environment(devices: Sequence[Device]) -> dict[str, str]:
+    """Return the variables that show a child these devices and no others, in NVML's order.
+
+    By UUID, which also names a MIG instance and stays true when a card falls off the bus.
+    """
+    shown = [d.uuid or str(d.index) for d in devices if d.kind != "cpu"]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(shown), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
 class EngineProcess:
     """A child that said it is ready."""
 
     def __init__(self, process: asyncio.subprocess.Process, title: str) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise TypeError("an engine is started with pipes")
         self._process = process
+        self._stdin, self._stdout = process.stdin, process.stdout
         self._title = title
-        self._stopping = False
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._drains = [asyncio.create_task(self._drain())]
+        self._ending: Ending | None = None
+        self._output = EngineOutput(title, self._poisoned)
+        self._drains = [asyncio.create_task(self._output.read(process.stderr))]
         self.ready: Mapping[str, Any] = {}
 
     @classmethod
@@ -70,8 +88,12 @@ class EngineProcess:
         title: str,
         environment: Mapping[str, str],
         timeout_secs: float,
+        report: Report = lambda _done, _total: None,
     ) -> "EngineProcess":
-        """Return the child once it is ready. Raises EngineStartFailed."""
+        """Return the child once it is ready; `report` hears how far it is.
+
+        Raises EngineStartFailed.
+        """
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -88,7 +110,7 @@ class EngineProcess:
         child = cls(process, title)
         try:
             async with asyncio.timeout(timeout_secs):
-                await child._introduce(task)
+                await child._introduce(task, report)
         except TimeoutError as error:
             await child.stop(0)
             child._log_output("the engine did not become ready in time")
@@ -111,18 +133,30 @@ class EngineProcess:
         """Whether it has not ended yet."""
         return self._process.returncode is None
 
-    async def wait(self) -> str:
-        """Return, once the child has ended, why it did."""
+    async def wait(self) -> Ending:
+        """Return, once the child has ended, how it did; whatever it started has ended too."""
         code = await self._process.wait()
-        if self._stopping:
-            return "it was stopped"
-        reason = _describe(code)
-        self._log_output(reason)
-        return reason
+        if self._ending is None:
+            self._kill_group()
+            with suppress(TimeoutError):  # somebody else may hold its stderr open
+                async with asyncio.timeout(1):
+                    await asyncio.wait(self._drains[:1])
+        if self._ending is None:  # nobody else who waited was faster
+            self._ending = ending_of(code, self._output.lines)
+            self._log_output(self._ending.reason)
+        return self._ending
+
+    def kill(self, ending: Ending) -> None:
+        """End the child this instant; `wait` returns `ending`."""
+        if self.alive and self._ending is None:
+            self._ending = ending
+            self._log_output(ending.reason)
+            self._signal(signal.SIGKILL)
 
     async def stop(self, timeout_secs: float) -> None:
         """Ask the child to end, make it after `timeout_secs`; it is reaped when this returns."""
-        self._stopping = True
+        if self.alive and self._ending is None:
+            self._ending = Ending(Fault.STOPPED, "it was stopped")
         try:
             if timeout_secs > 0:
                 self._signal(signal.SIGTERM)
@@ -135,31 +169,52 @@ class EngineProcess:
             await self._process.wait()
             await self._close()
 
-    async def _introduce(self, task: Mapping[str, Any]) -> None:
+    async def _introduce(self, task: Mapping[str, Any], report: Report) -> None:
         """Hand the task over and read the answer."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
-            raise TypeError("an engine is started with pipes")
         # Where it is dead already, its stdout says so, too.
         with suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(json.dumps(task).encode() + b"\n")
-            await stdin.drain()
-        event = _parse_event(await stdout.readline())
+            self._stdin.write(json.dumps(task).encode() + b"\n")
+            await self._stdin.drain()
+        while (event := await self._next_event()).get("event") == "progress":
+            _tell(event, report)
         match event.get("event"):
             case "ready":
                 self.ready = event
-                self._drains.append(asyncio.create_task(_discard(stdout)))
+                self._drains.append(asyncio.create_task(self._listen()))
             case "failed":
                 await self._ended_by_itself()
                 said = str(event.get("error") or "")
                 self._log_output(said)
-                raise EngineFailed("the engine cannot load this model", said=said, tail=self._lines)
+                raise EngineFailed(
+                    "the engine cannot load this model", said=said, tail=self._output.lines
+                )
             case _:
                 reason = await self._ended_by_itself()
                 self._log_output(reason)
                 raise EngineFailed(
-                    f"the engine ended while it started: {reason}", said=reason, tail=self._lines
+                    f"the engine ended while it started: {reason}",
+                    said=reason,
+                    tail=self._output.lines,
                 )
+
+    async def _next_event(self) -> Mapping[str, Any]:
+        """Return what the child says next; nothing when it has ended or talks nonsense."""
+        try:
+            line = await self._stdout.readline()
+        except ValueError:  # a line beyond the limit
+            return {}
+        return _parse_event(line)
+
+    async def _listen(self) -> None:
+        """Hear what a child that is ready still says; skip what is no event."""
+        while not self._stdout.at_eof():
+            event = await self._next_event()
+            if event.get("event") == "fault":
+                self._poisoned(str(event.get("error") or "the engine said so"))
+
+    def _poisoned(self, why: str) -> None:
+        if self.ready:
+            self.kill(Ending(Fault.DEVICE, f"its device failed: {why}"))
 
     async def _ended_by_itself(self) -> str:
         """Return how the child ended, with all that it had to say; make it end if it does not."""
@@ -168,22 +223,11 @@ class EngineProcess:
                 await asyncio.gather(self._process.wait(), self._drains[0])
         except TimeoutError:
             self._signal(signal.SIGKILL)
-        return _describe(await self._process.wait())
-
-    async def _drain(self) -> None:
-        if self._process.stderr is None:
-            raise TypeError("an engine is started with pipes")
-        rest = b""
-        while chunk := await self._process.stderr.read(1 << 16):
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[-_KEPT_LINE:]
-            self._lines += [line[:_KEPT_LINE].decode(errors="replace") for line in lines if line]
-        if rest:
-            self._lines.append(rest.decode(errors="replace"))
+        return ending_of(await self._process.wait(), self._output.lines).reason
 
     async def _close(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._kill_group()
+        self._stdin.close()
         for task in self._drains:
             task.cancel()
         await asyncio.gather(*self._drains, return_exceptions=True)
@@ -194,13 +238,19 @@ class EngineProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
+    def _kill_group(self) -> None:
+        """End what a dead child leaves behind; no new process has its number while there is any."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def _log_output(self, reason: str) -> None:
-        log.info("engine.output", model=self._title, reason=reason, tail=list(self._lines))
+        log.info("engine.output", model=self._title, reason=reason, tail=list(self._output.lines))
 
 
-async def _discard(stream: asyncio.StreamReader) -> None:
-    while await stream.read(1 << 16):
-        pass
+def _tell(event: Mapping[str, Any], report: Report) -> None:
+    done, total = event.get("done"), event.get("total")
+    if isinstance(done, int):
+        report(done, total if isinstance(total, int) else None)
 
 
 def _parse_event(line: bytes) -> Mapping[str, Any]:
@@ -209,14 +259,3 @@ def _parse_event(line: bytes) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
-
-
-def _describe(code: int) -> str:
-    if code >= 0:
-        return f"the engine ended with status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
-    return f"the engine was killed by {name}{hint}"

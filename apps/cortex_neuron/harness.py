@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cortex_core.wire import Device
+from cortex_neuron.faults import Ending
+from cortex_neuron.paging import SharedCache
 
 Report = Callable[[int, int | None], None]
-"""Told how far a load is: bytes done, and bytes in all where that is known."""
+"""Told how far a load is: done, and in all where that is known; in bytes or whatever it counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +78,8 @@ class Engine(Protocol):
         """What every request to it must carry; never shown to anyone."""
 
     @property
-    def pid(self) -> int:
-        """The engine's process; its memory counts as the model's."""
+    def pid(self) -> int | None:
+        """The engine's process, whose memory counts as the model's; None: not one of ours."""
 
     @property
     def slots(self) -> int:
@@ -88,14 +90,21 @@ class Engine(Protocol):
         """Longest context of one request, in tokens."""
 
     @property
+    def cache(self) -> SharedCache | None:
+        """The cache that its requests share; None: each of them has its own."""
+
+    @property
     def capabilities(self) -> tuple[str, ...]:
         """What it serves: `chat`, `completion`, `embedding`."""
 
     def conversation(self, body: Mapping[str, Any]) -> "Conversation":
         """Return a chat or completion as this engine takes it. Raises InvalidRequest."""
 
-    async def wait(self) -> str:
-        """Return, once the process has ended, why it did."""
+    async def wait(self) -> Ending:
+        """Return, once the process has ended, how it did."""
+
+    def kill(self, ending: Ending) -> None:
+        """End the process this instant: it is of no use any more. `wait` returns `ending`."""
 
     async def stop(self, timeout_secs: float) -> None:
         """End the process, by force after `timeout_secs`. It is gone when this returns."""

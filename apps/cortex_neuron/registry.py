@@ -145,10 +145,9 @@ class Registry:
                 f"the model {model!r} is not loaded on this node; POST /models/load first",
                 param="model",
             )
-        if resident.status is not Status.LOADED or resident.engine is None:
-            raise Unavailable(
-                f"the model {model!r} is {resident.status.value} on this node", retry_after_secs=2
-            )
+        if (absence := resident.absence) is not None:
+            raise absence
+        assert resident.engine is not None  # noqa: S101  # or it would be absent
         return resident, resident.engine
 
     async def load(self, request: LoadRequest) -> LoadAnswer:
@@ -308,7 +307,8 @@ class Registry:
         self._ledger.settle(resident.id, used)
         resident.used_mb = used
         resident.context = engine.context
-        resident.admission.max_in_flight = self._admission.max_in_flight or engine.slots
+        pages = None if engine.cache is None else engine.cache.pages
+        resident.admission.serve(self._admission.max_in_flight or engine.slots, pages)
         resident.progress = None
         resident.loaded_at = time.time()
         resident.goes_through(Life.UP)
@@ -329,14 +329,18 @@ class Registry:
         """Watch the engine; when it dies start it again, with pauses, until it dies too often."""
         while True:
             assert resident.engine is not None  # noqa: S101  # loaded
-            reason = await resident.engine.wait()
+            ending = await resident.engine.wait()
             now = time.monotonic()
             resident.crashes = [
                 at for at in resident.crashes if now - at < self._restarts.window_secs
             ]
             resident.crashes.append(now)
             log.error(
-                "engine.crashed", model=resident.id, reason=reason, crashes=len(resident.crashes)
+                "engine.crashed",
+                model=resident.id,
+                fault=ending.fault.value,
+                reason=ending.reason,
+                crashes=len(resident.crashes),
             )
             if len(resident.crashes) >= self._restarts.crashes_before_giving_up:
                 raise Unavailable(

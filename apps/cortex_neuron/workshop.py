@@ -119,7 +119,7 @@ class NodeWorkshop:
 
     async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, int]:
         """Read the meters; tell the ledger and return what each engine holds in MiB."""
-        pids = {model: engine.pid for model, engine in engines.items()}
+        pids = {model: e.pid for model, e in engines.items() if e.pid is not None}
         devices, taken = await asyncio.to_thread(self._meters, pids)
         self.telemetry = devices
         self._ledger.observe({d.index: d.vram_free_mb for d in devices}, taken)

@@ -27,13 +27,16 @@ from cortex_neuron.engine_process import (
     EngineFailed,
     EngineProcess,
     child_environment,
+    device_environment,
     python_module,
 )
+from cortex_neuron.faults import Ending
 from cortex_neuron.gguf import capabilities as capabilities_of
 from cortex_neuron.gguf import read_facts
 from cortex_neuron.harness import Conversation, EngineSpec, ModelFacts, Report
 from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.options import LlamaCppOptions, merge_options
+from cortex_neuron.paging import SharedCache
 from cortex_neuron.sources.choose import shards_of
 
 _MIB = 1 << 20
@@ -51,6 +54,7 @@ class LlamaCppEngine:
     headers: Mapping[str, str]
     slots: int
     context: int | None
+    cache: SharedCache | None
     capabilities: tuple[str, ...]
     knows_tools: bool
     process: EngineProcess
@@ -64,9 +68,13 @@ class LlamaCppEngine:
         """Return a chat or completion as llama.cpp takes it. Raises InvalidRequest."""
         return conversation(body, knows_tools=self.knows_tools)
 
-    async def wait(self) -> str:
-        """Return, once the process has ended, why it did."""
+    async def wait(self) -> Ending:
+        """Return, once the process has ended, how it did."""
         return await self.process.wait()
+
+    def kill(self, ending: Ending) -> None:
+        """End the process this instant; `wait` returns `ending`."""
+        self.process.kill(ending)
 
     async def stop(self, timeout_secs: float) -> None:
         """End the process, by force after `timeout_secs`."""
@@ -144,11 +152,14 @@ class LlamaCppHarness:
             environment=child_environment(self._environment, _visible(spec)),
             timeout_secs=options.start_timeout_secs,
         )
+        slots, context = process.ready["slots"], process.ready["context"]
+        shared = SharedCache(tokens=options.cells, page_tokens=1, context=context, seats=slots)
         return LlamaCppEngine(
             url=process.ready["url"],
             headers={"authorization": f"Bearer {secret}"},
-            slots=process.ready["slots"],
-            context=process.ready["context"],
+            slots=slots,
+            context=context,
+            cache=shared if options.shared_context else None,
             capabilities=spec.capabilities,
             knows_tools=process.ready["knows_tools"],
             process=process,
@@ -193,10 +204,8 @@ def _task(spec: EngineSpec, options: LlamaCppOptions, secret: str) -> dict[str, 
 
 def _visible(spec: EngineSpec) -> dict[str, str]:
     """Return the variables that show the engine its devices and no others."""
-    shown = [] if spec.on_cpu else [d.uuid or str(d.index) for d in spec.devices]
     return {
-        "CUDA_VISIBLE_DEVICES": ",".join(shown),
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        **device_environment(spec.devices),
         "GGML_NO_BACKTRACE": "1",
         # Threads of an engine wait for each other by spinning. For long, that is ruin as soon as
         # two engines share the cores (14 tokens/s instead of 23, two cores); not at all, it is

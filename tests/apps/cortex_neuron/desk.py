@@ -8,8 +8,10 @@ from typing import Any
 from cortex_core.errors import ApiError
 from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadRequest, Progress, Residency, Waiting
+from cortex_neuron.faults import Ending, Fault
 from cortex_neuron.harness import Conversation
 from cortex_neuron.ledger import Ledger
+from cortex_neuron.paging import SharedCache
 from cortex_neuron.registry import Registry, Restarts
 from cortex_neuron.room import Room
 from cortex_router import Device, Status, Swapping
@@ -23,19 +25,26 @@ class FakeEngine:
     pid = 1
     slots = 2
     context: int | None = 512
+    cache: SharedCache | None = None
     capabilities = ("chat",)
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
+        self.ending = Ending(Fault.CRASHED, "killed")
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Take everything as it is."""
         return Conversation(bodies=(body,), read=lambda chunks: chunks)
 
-    async def wait(self) -> str:
+    async def wait(self) -> Ending:
         """Return once it has ended."""
         await self.ended.wait()
-        return "killed"
+        return self.ending
+
+    def kill(self, ending: Ending) -> None:
+        """End it for a reason."""
+        self.ending = ending
+        self.ended.set()
 
     async def stop(self, timeout_secs: float) -> None:
         """End it."""
@@ -53,6 +62,7 @@ class FakeWorld:
     said: list[str] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     total: int = 20
+    cache: SharedCache | None = None
 
     def harness_for(self, request: LoadRequest) -> str:
         """One harness for all."""
@@ -93,6 +103,7 @@ class FakePrepared:
         if self.world.hold is not None:
             await self.world.hold.wait()
         engine = self.world.engines[self.model] = FakeEngine()
+        engine.cache = self.world.cache
         return engine
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from cortex_core.errors import EngineStartFailed
 from cortex_neuron.engine_process import EngineFailed, EngineProcess, child_environment
+from cortex_neuron.faults import Fault
 
 READY = """
 import json, sys, os, signal
@@ -54,7 +55,7 @@ async def test_an_engine_starts_and_stops() -> None:
     await child.stop(5)
 
     assert not psutil.pid_exists(child.pid)
-    assert await child.wait() == "it was stopped"
+    assert (await child.wait()).fault is Fault.STOPPED
 
 
 async def test_an_engine_that_ignores_sigterm_is_killed() -> None:
@@ -91,7 +92,8 @@ async def test_a_crash_has_a_reason(after: str, words: str) -> None:
     first, second = await asyncio.gather(child.wait(), child.wait())
     await child.stop(1)
 
-    assert words in first
+    assert words in first.reason
+    assert first.fault is Fault.CRASHED
     assert first == second
 
 
@@ -154,15 +156,17 @@ async def test_a_flood_on_stderr_and_stdout_blocks_nobody() -> None:
     after = "sys.stdout.write('y' * 300_000); sys.stdout.flush(); sys.exit(7)"
     child = await start(engine(flood, after))
 
-    assert "status 7" in await child.wait()
+    assert "status 7" in (await child.wait()).reason
     await child.stop(1)
 
 
 PARENT = """
 import asyncio, os, sys
 from cortex_neuron.engine_process import EngineProcess, child_environment
+from cortex_uplink.logs import configure_logs
 
 async def main():
+    configure_logs()
     child = await EngineProcess.start(
         (sys.executable, "-c", sys.argv[1]), {"url": "x"}, title="toy",
         environment=child_environment(os.environ, {}), timeout_secs=20)

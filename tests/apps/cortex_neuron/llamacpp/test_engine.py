@@ -13,10 +13,12 @@ from tests.demo_model import demo_model_path
 
 PARENT = """
 import asyncio, sys
+from cortex_uplink.logs import configure_logs
 from tests.apps.cortex_neuron.llamacpp.test_harness import spec, start
 from tests.demo_model import demo_model_path
 
 async def main():
+    configure_logs()
     engine = await start(spec(demo_model_path()))
     print(engine.pid, flush=True)
     await asyncio.sleep(600)

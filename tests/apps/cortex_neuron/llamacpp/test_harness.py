@@ -150,7 +150,7 @@ async def test_an_engine_that_is_killed_says_so() -> None:
     engine = await start(spec(demo_model_path()))
     os.kill(engine.pid, signal.SIGKILL)
 
-    assert "SIGKILL" in await engine.wait()
+    assert "SIGKILL" in (await engine.wait()).reason
     await engine.stop(1)
 
 
