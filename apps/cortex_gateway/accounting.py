@@ -20,6 +20,7 @@ class Outcome:
 
     request_id: str
     route: str
+    principal: str
     dialect: str = "openai"
     started: float = field(default_factory=time.perf_counter)
     model: str | None = None
@@ -91,6 +92,7 @@ def account(outcome: Outcome, metrics: Metrics, *, in_catalogue: bool) -> None:
     fields = {
         "request_id": outcome.request_id,
         "route": outcome.route,
+        "principal": outcome.principal,
         "dialect": outcome.dialect,
         "model": outcome.model,
         "node": outcome.node,

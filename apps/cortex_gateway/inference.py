@@ -29,6 +29,7 @@ from cortex_core.errors import (
     UpstreamUnreachable,
     refused_body,
 )
+from cortex_core.principals import PRINCIPAL_HEADER, principal_of
 from cortex_core.settings import CortexSettings
 from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Ticket, Usage
 from cortex_gateway.accounting import Outcome, account
@@ -89,6 +90,7 @@ class Inference:
         outcome = Outcome(
             request_id=request_id(request),
             route=request.path,
+            principal=principal_of(request.headers, request.ip),
             dialect=_DIALECTS.get(request.path.rstrip("/"), "openai"),
         )
         events: EventResponse | None = None
@@ -238,6 +240,7 @@ class Inference:
             **node.headers,
             "content-type": "application/json",
             "x-request-id": outcome.request_id,
+            PRINCIPAL_HEADER: outcome.principal,
         }
         url = f"{node.entry.endpoint}{exchange.node_path}"
         outcome.sent = outcome.sent or time.perf_counter()

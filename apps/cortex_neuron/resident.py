@@ -12,6 +12,8 @@ from cortex_router import Life, Profile, Status, step
 
 #: How a node calls itself where only this node is looked at.
 HERE = "self"
+#: What a model is when clients may expect answers of it.
+_MEANT_TO_SERVE = frozenset({Status.LOADED, Status.RECOVERING})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,9 +110,21 @@ class Resident:
         busy = self.admission.in_flight + self.admission.queue_depth > 0
         return not busy and now - max(self.loaded_at or 0.0, self.last_used or 0.0) >= keep
 
+    @property
+    def absence(self) -> ApiError | None:
+        """Why nobody can be served now, with a seat or without."""
+        if self.status is Status.LOADED and self.engine is not None:
+            return None
+        message = f"the model {self.id!r} is {self.status.value} on this node"
+        return Unavailable(message, retry_after_secs=2)
+
+    @property
+    def refusal(self) -> ApiError | None:
+        """Why whoever comes now is refused; None: it gets a seat, or a place in the queue."""
+        return self.absence or self.admission.closed
+
     def row(self) -> ModelInfo:
-        """Return the row of `GET /models`."""
-        recovering = self.status is Status.RECOVERING
+        """Return the row of `GET /models`; `servable` says what a request would be told."""
         return ModelInfo(
             id=self.id,
             harness=self.harness,
@@ -128,6 +142,14 @@ class Resident:
             load_secs=self.load_secs,
             loaded_in_cycle=self.loaded_in_cycle,
             progress=self.progress,
-            servable=Servable(ok=False, reason="recovering") if recovering else Servable(),
+            servable=self._servable(),
             error=None if self.failure is None else self.failure.message,
         )
+
+    def _servable(self) -> Servable:
+        """Return what the row says; a model on its way here has nothing to answer for yet."""
+        refusal = self.refusal
+        if refusal is None or self.shown_status not in _MEANT_TO_SERVE:
+            return Servable()
+        reason = "closed" if self.absence is None else self.status.value
+        return Servable(ok=False, reason=reason, detail=refusal.message)

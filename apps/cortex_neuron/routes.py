@@ -1,7 +1,8 @@
 """Every route of the node. Control routes read what is in memory and answer at once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -11,8 +12,10 @@ from sanic import HTTPResponse, Request, Sanic
 
 from cortex_core import __version__
 from cortex_core.errors import InvalidRequest, ModelNotFound
+from cortex_core.principals import told_principal
 from cortex_core.wire import Discovery, Health, LoadRequest, ModelInfo, UnloadRequest
 from cortex_neuron import proxying
+from cortex_neuron.harness import Engine
 from cortex_neuron.journal import Journal
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
 from cortex_neuron.metrics import CONTENT_TYPE, Metrics
@@ -131,8 +134,8 @@ class NodeApi:
     async def infer(self, request: Request) -> None:
         """`POST /v1/chat/completions` and `/v1/completions`."""
         front = read_inference(request)
-        resident, _ = self.registry.serving(front.model)
-        async with self.gate.admit(), resident.admission.seat():
+        resident, engine = self.registry.serving(front.model)
+        async with self.gate.admit(), _seat(request, resident, engine, front.body):
             resident, engine = self.registry.serving(front.model)
             if front.keep_alive_secs is not None:
                 resident.keep_alive_secs = front.keep_alive_secs
@@ -166,8 +169,8 @@ class NodeApi:
     async def embed(self, request: Request) -> None:
         """`POST /v1/embeddings`."""
         front = read_inference(request)
-        resident, _ = self.registry.serving(front.model)
-        async with self.gate.admit(), resident.admission.seat():
+        resident, engine = self.registry.serving(front.model)
+        async with self.gate.admit(), _seat(request, resident, engine, front.body):
             resident, engine = self.registry.serving(front.model)
             if front.keep_alive_secs is not None:
                 resident.keep_alive_secs = front.keep_alive_secs
@@ -195,6 +198,14 @@ class NodeApi:
                 # What the engine still knew it did not read again.
                 rate = (usage.prompt - (usage.cached or 0)) / measured.first_token_secs
                 resident.tok_s_prefill = _average(resident.tok_s_prefill, rate)
+
+
+def _seat(
+    request: Request, resident: Resident, engine: Engine, body: Mapping[str, Any]
+) -> AbstractAsyncContextManager[None]:
+    """Return a seat for a request. Raises RequestTooLarge when there can never be one."""
+    pages = 0 if engine.cache is None else engine.cache.pages_for(body)
+    return resident.admission.seat(told_principal(request.headers, request.ip), pages)
 
 
 def _text_field(body: dict[str, Any], name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Seats: in order, bounded, and never lost."""
+"""Seats: by turns, bounded, and never lost."""
 
 import asyncio
 
@@ -37,6 +37,75 @@ async def test_waiters_are_seated_in_order() -> None:
 
     assert order == [0, 1, 2, 3]
     assert (admission.in_flight, admission.queue_depth) == (0, 0)
+
+
+async def test_a_flood_does_not_delay_anybody_else() -> None:
+    """Principals take turns: whoever asks once is next, however many another one has waiting."""
+    admission, order = seats(queue=9), list[str]()
+
+    async def visit(principal: str) -> None:
+        async with admission.seat(principal):
+            order.append(principal)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks, admission.seat("flood"):
+        for principal in ("flood",) * 8 + ("quiet",):
+            tasks.create_task(visit(principal))
+        await settle()
+
+    assert order == ["flood", "quiet"] + ["flood"] * 7
+
+
+async def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
+    """The last of whoever has most waiting is refused, with a time to come back."""
+    admission = seats(queue=2)
+    async with admission.seat("flood"):
+        flood = [asyncio.create_task(_hold(admission, "flood")) for _ in range(2)]
+        await settle()
+        quiet = asyncio.create_task(_hold(admission, "quiet"))
+        await settle()
+
+        assert [task.done() for task in (*flood, quiet)] == [False, True, False]
+        with pytest.raises(QueueFull) as refused:
+            await flood[1]
+    await quiet
+    await flood[0]
+
+    assert refused.value.retry_after_secs is not None
+    assert (admission.in_flight, admission.queue_depth, admission.rejected) == (0, 0, 1)
+
+
+async def test_when_to_come_back_follows_from_how_long_answers_take() -> None:
+    """Not from a guess, once there are any; what failed taught nothing."""
+    admission = seats(queue=0)
+    async with admission.seat():
+        guessed = await _refused_until(admission)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="failed"):
+            async with admission.seat():
+                raise ValueError("failed")
+    async with admission.seat():
+        known = await _refused_until(admission)
+
+    assert (guessed, known) == (10.0, 1.0)
+
+
+async def test_pages_are_waited_for_like_seats() -> None:
+    """And come back whole, however whoever held them left."""
+    admission = seats(at_once=9)
+    admission.serve(9, pages=10)
+    async with admission.seat("ada", 7):
+        more = asyncio.create_task(_hold(admission, "ada", 7))
+        gone = asyncio.create_task(_hold(admission, "ben", 4))
+        await settle()
+        depth = admission.queue_depth
+        gone.cancel()
+        await settle()
+    await more
+
+    assert depth == 2
+    async with asyncio.timeout(1), admission.seat("ada", 10):
+        assert admission.in_flight == 1
 
 
 async def test_a_full_queue_refuses_at_once_with_a_hint() -> None:
@@ -113,6 +182,13 @@ async def test_closing_wakes_everybody_and_refuses_newcomers() -> None:
         await admission.emptied()
 
 
-async def _hold(admission: Admission) -> None:
-    async with admission.seat():
+async def _hold(admission: Admission, principal: str = "", pages: int = 0) -> None:
+    async with admission.seat(principal, pages):
         await asyncio.sleep(0)
+
+
+async def _refused_until(admission: Admission) -> float | None:
+    """Return how long a newcomer to a full queue is told to stay away."""
+    with pytest.raises(QueueFull) as refused:
+        await _hold(admission)
+    return refused.value.retry_after_secs

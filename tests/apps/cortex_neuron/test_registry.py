@@ -13,7 +13,8 @@ from cortex_core.errors import (
     ShuttingDown,
     Unavailable,
 )
-from cortex_core.wire import LoadRequest
+from cortex_core.wire import LoadRequest, Servable
+from cortex_neuron.paging import SharedCache
 from cortex_neuron.registry import Restarts
 from cortex_router import Status
 from tests.apps.cortex_neuron.desk import desk, load, until
@@ -126,6 +127,46 @@ async def test_a_failed_preflight_is_told_and_listed() -> None:
     assert (row.status, row.error) == ("failed", "the file is cut short")
     with pytest.raises(Unavailable):
         node.registry.serving("m")
+
+
+async def test_a_row_says_what_a_request_would_be_told() -> None:
+    """Both ask the same question of the model, so that nobody is sent where it is refused."""
+    node = desk(restarts=Restarts(first_pause_secs=0.01))
+    await node.registry.load(load("m"))
+    resident = node.registry.residents["m"]
+    serving = node.registry.rows()[0].servable
+
+    node.world.hold = asyncio.Event()
+    node.world.engines["m"].ended.set()
+    await until(lambda: node.status("m") is Status.RECOVERING)
+    recovering = node.registry.rows()[0].servable
+    with pytest.raises(Unavailable) as refused:
+        node.registry.serving("m")
+    node.world.hold.set()
+    await until(lambda: node.status("m") is Status.LOADED)
+    resident.admission.close(Unavailable("the model rests"))
+    closed = node.registry.rows()[0].servable
+
+    assert serving == Servable()
+    assert recovering == Servable(ok=False, reason="recovering", detail=refused.value.message)
+    assert closed == Servable(ok=False, reason="closed", detail="the model rests")
+    await node.registry.close(0)
+
+
+async def test_pages_of_an_engine_are_given_out_with_its_seats() -> None:
+    """An engine whose requests share a cache says how much there is of it."""
+    cache = SharedCache(tokens=1024, page_tokens=256, context=None, seats=2)
+    node = desk(cache=cache)
+    await node.registry.load(load("m"))
+    admission = node.registry.residents["m"].admission
+
+    async with admission.seat("ada", 3):
+        waiting = asyncio.create_task(admission.seat("ben", 2).__aenter__())
+        await until(lambda: admission.queue_depth == 1)
+    await waiting
+
+    assert (admission.max_in_flight, admission.in_flight) == (2, 1)
+    await node.registry.close(0)
 
 
 async def test_a_crashed_engine_is_started_again() -> None:

@@ -157,7 +157,7 @@ async def test_a_closing_model_serves_its_queue_first() -> None:
     node = desk(sizes={"a": 12, "b": 12}, swapping=AT_ONCE)
     await node.registry.load(load("a"))
     resident = node.registry.residents["a"]
-    resident.admission.max_in_flight = 1
+    resident.admission.serve(1)
     served: list[str] = []
 
     async def queued() -> None:
