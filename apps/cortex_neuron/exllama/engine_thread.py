@@ -23,8 +23,9 @@ import structlog
 
 from cortex_core.errors import ApiError, InternalError, QueueFull, ShuttingDown
 from cortex_neuron.exllama.backend import Backend
-from cortex_neuron.exllama.faults import Fault, fault_of, lost_job
+from cortex_neuron.exllama.faults import fault_of, lost_job
 from cortex_neuron.exllama.jobs import Broke, Ended, Generated, Job, JobEvent, Limits, Prefilled
+from cortex_neuron.faults import Fault
 
 log = structlog.get_logger()
 

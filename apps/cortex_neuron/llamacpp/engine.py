@@ -1,23 +1,26 @@
 """The child process that runs one GGUF model: `python -m cortex_neuron.llamacpp.engine`.
 
-It imports nothing of ours and little else: each model pays for what is loaded here. The rules it
-keeps are those of `cortex_neuron.engine_process`.
+It imports little: each model pays for what is loaded here. The rules it keeps are those of
+`cortex_neuron.engine_process`.
 """
 
-import contextlib
-import ctypes
 import http.client
 import json
 import os
 import signal
-import sys
-import threading
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
+
+from cortex_neuron.engine_child import (
+    die_with_parent,
+    leave_with_stdin,
+    read_task,
+    say,
+    take_stdout,
+)
 
 _Untyped: TypeAlias = Any
 """What xllamacpp and JSON give: it has no types to check."""
 
-_PR_SET_PDEATHSIG = 1
 _SPARE_HTTP_THREADS = 8
 _WARNINGS = 2
 
@@ -25,41 +28,19 @@ _WARNINGS = 2
 def main() -> None:
     """Load the model that stdin names, say so, and serve until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
-    events = _take_stdout()
-    task = json.loads(sys.stdin.buffer.readline() or b"{}")
-    if not task or os.getppid() != task["parent_pid"]:
-        return  # The daemon went away before the kernel knew whom to watch.
-    watcher = threading.Thread(target=_leave_with_stdin, name="leave-with-stdin", daemon=True)
-    watcher.start()
+    die_with_parent()
+    events = take_stdout()
+    if (task := read_task()) is None:
+        return
+    watcher = leave_with_stdin()
     try:
         server, answer = _serve(task)
     except (RuntimeError, ValueError, OSError, MemoryError) as error:
-        _say(events, {"event": "failed", "error": str(error)})
+        say(events, {"event": "failed", "error": str(error)})
         os._exit(1)
-    _say(events, {"event": "ready", **answer})
+    say(events, {"event": "ready", **answer})
     watcher.join()
     del server
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when the daemon dies, however it dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _take_stdout() -> BinaryIO:
-    """Return stdout for our events alone: whatever llama.cpp prints goes to stderr from now on."""
-    events = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    return events
-
-
-def _leave_with_stdin() -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):
-            pass
-    os._exit(0)
 
 
 def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -132,10 +113,6 @@ def _get(url: str, path: str, secret: str) -> _Untyped:
         return json.loads(connection.getresponse().read())
     finally:
         connection.close()
-
-
-def _say(events: BinaryIO, event: dict[str, Any]) -> None:
-    events.write(json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":
