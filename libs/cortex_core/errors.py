@@ -133,7 +133,7 @@ class PreflightFailed(ApiError):
     """The model's source can never be loaded as asked.
 
     `kind` is one of `not_found`, `quant_not_found`, `unsupported_arch`, `unsupported_format`,
-    `corrupt`, `bad_source`, `fetch_failed`, `no_space`.
+    `unsupported_quant`, `unsupported_rope`, `corrupt`, `bad_source`, `fetch_failed`, `no_space`.
     """
 
     status, type = 422, "invalid_request_error"
