@@ -65,6 +65,8 @@ BuiltInOrObject = Annotated[str, AfterValidator(_check_choice)]
 ListenAddress = Annotated[str, AfterValidator(_check_address)]
 LocalPath = Annotated[Path, AfterValidator(_from_here)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+#: How the cache of an exllama engine is kept: in 16 bits, or quantised.
+CacheMode = Literal["FP16", "Q8", "Q6", "Q4"]
 
 
 class _Table(BaseModel):
@@ -183,10 +185,24 @@ class LlamaCppSettings(_Table):
     start_timeout_secs: Seconds = 600.0
 
 
+class ExllamaSettings(_Table):
+    """`[harness.exllamav2]`: defaults of every engine; a model's `options` override them."""
+
+    context: int | None = Field(
+        default=None, ge=256, description="Tokens of one request. None: what the devices can hold."
+    )
+    cache_mode: CacheMode = "FP16"
+    parallel: int = Field(default=8, ge=1, le=256, description="Answers generated together.")
+    chunk: int = Field(default=2048, ge=256, le=32768, description="Prompt tokens read at once.")
+    max_waiting: int = Field(default=64, ge=0, description="Answers that wait inside the engine.")
+    start_timeout_secs: Seconds = 1800.0
+
+
 class HarnessSettings(_Table):
     """`[harness.*]`."""
 
     llamacpp: LlamaCppSettings = LlamaCppSettings()
+    exllamav2: ExllamaSettings = ExllamaSettings()
 
 
 class NeuronTimeouts(_Table):
