@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cortex_core.errors import ApiError
 from cortex_core.wire import Device
 from cortex_neuron.faults import Ending
 from cortex_neuron.paging import SharedCache
@@ -99,6 +100,9 @@ class Engine(Protocol):
 
     def conversation(self, body: Mapping[str, Any]) -> "Conversation":
         """Return a chat or completion as this engine takes it. Raises InvalidRequest."""
+
+    def refusal(self, status: int, body: Any) -> ApiError:
+        """Return what a client is told of a refusal: its status, and its JSON body (None: none)."""
 
     async def wait(self) -> Ending:
         """Return, once the process has ended, how it did."""

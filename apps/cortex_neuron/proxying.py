@@ -27,7 +27,6 @@ from cortex_dialects import (
     frame_of,
 )
 from cortex_neuron.harness import Conversation, Engine
-from cortex_neuron.llamacpp.refusals import refusal
 from cortex_uplink import Answer, FirstByteTimeout, IdleTimeout, Uplink, UplinkError
 
 log = structlog.get_logger()
@@ -75,7 +74,7 @@ async def asked(
             if answer.status == 200:  # noqa: PLR2004
                 yield conversation.read(answer.chunks())
                 return
-            error = await refused(answer)
+            error = await refused(engine, answer)
         if body is last or error.code != "template_render_failed":
             raise error
 
@@ -112,7 +111,7 @@ async def relay(chunks: AsyncIterator[bytes], measured: Measured) -> AsyncIterat
         yield frame_of(envelope(UpstreamUnreachable("the engine ended before its answer did")))
 
 
-async def fold(chunks: AsyncIterator[bytes], measured: Measured) -> dict[str, Any]:
+async def fold(engine: Engine, chunks: AsyncIterator[bytes], measured: Measured) -> dict[str, Any]:
     """Return the whole answer. Raises an ApiError when the engine failed on the way."""
     whole = CompletionFold()
     measured.stream = whole.stream
@@ -127,20 +126,20 @@ async def fold(chunks: AsyncIterator[bytes], measured: Measured) -> dict[str, An
     finally:
         measured.ended = time.perf_counter()
     if whole.stream.failure is not None:
-        raise refusal(400, {"error": whole.stream.failure})
+        raise engine.refusal(400, {"error": whole.stream.failure})
     if not whole.stream.complete:
         raise UpstreamUnreachable("the engine ended before its answer did")
     return whole.answer()
 
 
-async def refused(answer: Answer) -> ApiError:
+async def refused(engine: Engine, answer: Answer) -> ApiError:
     """Return the engine's refusal as one of our errors."""
     try:
         raw = await answer.read(MAX_ERROR_BYTES)
         body = loads(raw)
     except (UplinkError, JSONDecodeError):
         body = None
-    return refusal(answer.status, body)
+    return engine.refusal(answer.status, body)
 
 
 def as_api_error(error: UplinkError) -> ApiError:
@@ -158,7 +157,7 @@ async def whole_answer(uplink: Uplink, engine: Engine, path: str, body: bytes) -
     try:
         async with uplink.open(url, body=body, headers=headers) as answer:
             if answer.status != 200:  # noqa: PLR2004
-                raise await refused(answer)
+                raise await refused(engine, answer)
             return answer.status, await answer.read(MAX_ANSWER_BYTES)
     except UplinkError as error:
         log.warning("engine.lost", error=str(error))

@@ -145,7 +145,7 @@ class NodeApi:
                     self.uplink, engine, request.path, engine.conversation(front.body)
                 ) as chunks:
                     if not front.stream:
-                        body = await proxying.fold(chunks, measured)
+                        body = await proxying.fold(engine, chunks, measured)
                         await send_now(request, _whole(body, measured))
                         return
                     response = await request.respond(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cortex_core.errors import EngineStartFailed, PreflightFailed
+from cortex_core.errors import ApiError, EngineStartFailed, PreflightFailed
 from cortex_core.settings import LlamaCppSettings
 from cortex_core.wire import Device
 from cortex_neuron.engine_process import (
@@ -36,6 +36,7 @@ from cortex_neuron.gguf import read_facts
 from cortex_neuron.harness import Conversation, EngineSpec, ModelFacts, Report
 from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.options import LlamaCppOptions, merge_options
+from cortex_neuron.llamacpp.refusals import refusal
 from cortex_neuron.paging import SharedCache
 from cortex_neuron.sources.choose import shards_of
 
@@ -67,6 +68,10 @@ class LlamaCppEngine:
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Return a chat or completion as llama.cpp takes it. Raises InvalidRequest."""
         return conversation(body, knows_tools=self.knows_tools)
+
+    def refusal(self, status: int, body: Any) -> ApiError:
+        """Return llama.cpp's refusal in our words."""
+        return refusal(status, body)
 
     async def wait(self) -> Ending:
         """Return, once the process has ended, how it did."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cortex_core.errors import ApiError
+from cortex_core.errors import ApiError, InvalidRequest
 from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadRequest, Progress, Residency, Waiting
 from cortex_neuron.faults import Ending, Fault
@@ -35,6 +35,10 @@ class FakeEngine:
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Take everything as it is."""
         return Conversation(bodies=(body,), read=lambda chunks: chunks)
+
+    def refusal(self, status: int, body: object) -> ApiError:
+        """Refuse without a reason."""
+        return InvalidRequest("no")
 
     async def wait(self) -> Ending:
         """Return once it has ended."""
