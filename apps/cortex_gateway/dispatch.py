@@ -5,6 +5,7 @@ One load per model is asked for at a time, however many requests want it.
 """
 
 import asyncio
+import time
 from typing import assert_never
 
 import structlog
@@ -23,6 +24,7 @@ from cortex_router import (
     Load,
     Policy,
     Refuse,
+    RetryBudget,
     RouteRequest,
     Serve,
     another_copy,
@@ -54,6 +56,7 @@ class Dispatcher:
         self._waiting: dict[str, list[float]] = {}
         self._intents: dict[str, asyncio.Event] = {}
         self._spread_again_at: dict[str, float] = {}
+        self._retries = RetryBudget()
         self._background: set[asyncio.Task[None]] = set()
         self.clients: dict[str, NeuronClient] = {}
         self.watchers: dict[str, Watcher] = {}
@@ -92,25 +95,42 @@ class Dispatcher:
         return replica is not None and replica.ready
 
     async def acquire(self, request: RouteRequest) -> Serve:
-        """Return where to send the request, once it can be. Raises the ApiError that says no."""
+        """Return where to send the request, once it can be. Raises the ApiError that says no.
+
+        One that nodes to avoid have failed already is sent again: not when too many were lately.
+        """
+        if not request.avoid:
+            self._retries = self._retries.asked(time.monotonic())
         await self._fleet.first_look(self._settings.observation.timeout_secs)
         decision = decide(self._fleet.view(), request, self._policy, now())
         if isinstance(decision, Serve):
             self._metrics.decisions.labels("serve", decision.reason).inc()
             if decision.saturated:
                 self._spread(decision.model)
-            return decision
+            return self._again(decision) if request.avoid else decision
         model = self._fleet.view().resolve(request.model)
         since = now()
         self._waiting.setdefault(model, []).append(since)
         try:
-            return await self._wait(request, model)
+            serve = await self._wait(request, model)
+            return self._again(serve) if request.avoid else serve
         finally:
             self._waiting[model].remove(since)
             if not self._waiting[model]:
                 del self._waiting[model]
                 if (left := self._intents.get(model)) is not None:
                     left.set()
+
+    def _again(self, serve: Serve) -> Serve:
+        """Count a request that is sent again. Raises Unavailable when it must not be."""
+        spent = self._retries.retried(time.monotonic())
+        if spent is None:
+            self._metrics.retries.labels("withheld").inc()
+            log.warning("retry.withheld", model=serve.model, node=serve.node)
+            raise Unavailable("too many requests had to be sent again lately")
+        self._metrics.retries.labels("made").inc()
+        self._retries = spent
+        return serve
 
     async def _wait(self, request: RouteRequest, model: str) -> Serve:
         timeouts = self._settings.timeouts

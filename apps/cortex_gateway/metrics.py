@@ -97,6 +97,12 @@ class Metrics:
             ("decision", "reason"),
             registry=registry,
         )
+        self.retries = Counter(
+            "cortex_retries_total",
+            "Requests sent again to another replica, and those that were not, to spare the fleet.",
+            ("outcome",),
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "cortex_model_in_flight", "Requests in flight on a node.", _WHERE, registry=registry
         )
