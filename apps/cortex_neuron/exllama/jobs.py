@@ -51,6 +51,12 @@ class Prefilled(NamedTuple):
     total: int
 
 
+class Started(NamedTuple):
+    """The first token is about to come; so much of the prompt was known from before."""
+
+    cached: int
+
+
 class Generated(NamedTuple):
     """The next tokens. `logprobs` has one for each, where the job wants them."""
 
@@ -70,7 +76,6 @@ class Ended(NamedTuple):
 
     reason: EndReason
     generated: int
-    cached: int
 
 
 class Broke(NamedTuple):
@@ -79,7 +84,7 @@ class Broke(NamedTuple):
     error: ApiError
 
 
-JobEvent: TypeAlias = Prefilled | Generated | Ended | Broke
+JobEvent: TypeAlias = Prefilled | Started | Generated | Ended | Broke
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from cortex_neuron.exllama.jobs import (
     JobEvent,
     Limits,
     Prefilled,
+    Started,
     TokenLogprob,
 )
 from cortex_neuron.exllama.plan import PAGE, Plan
@@ -42,7 +43,13 @@ class _Running:
     job: Job
     made: Any
     mask: MaskFilter | None
+    started: bool = False
     told: int = 0
+
+    @property
+    def cached(self) -> int:
+        """Tokens of the prompt that the cache had."""
+        return int(self.made.cached_pages) * PAGE + int(self.made.cached_tokens)
 
 
 class ExLlamaV2Backend:
@@ -167,13 +174,16 @@ class ExLlamaV2Backend:
         stopped = ended and result["eos_reason"] == "stop_token"
         said = min(len(tokens) - stopped, running.job.max_tokens - running.told)
         events: list[JobEvent] = []
+        if not running.started:
+            running.started = True
+            events.append(Started(running.cached))
         if said > 0:
             events.append(Generated(tuple(tokens[:said]), logprobs[:said]))
             running.told += said
         if ended:
             del self._running[ticket]
             reason = EndReason.STOP_TOKEN if stopped else EndReason.MAX_TOKENS
-            events.append(Ended(reason, running.told + stopped, result["cached_tokens"]))
+            events.append(Ended(reason, running.told + stopped))
         return events
 
     def _logprobs(

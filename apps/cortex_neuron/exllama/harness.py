@@ -1,0 +1,274 @@
+"""Run EXL2, GPTQ and 16-bit models: what they need, and how to start an engine for one.
+
+Of the libraries only the name is known here: whether one can be used is found out without importing
+it, and its compiled extension is never built from here. An engine answers on a Unix socket in a
+folder of its own, which nobody else may enter.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from cortex_core.errors import ApiError, EngineStartFailed, InvalidRequest, PreflightFailed
+from cortex_core.settings import ExllamaSettings
+from cortex_core.wire import Device
+from cortex_neuron.engine_process import (
+    EngineFailed,
+    EngineProcess,
+    child_environment,
+    device_environment,
+    python_module,
+)
+from cortex_neuron.exllama.availability import missing
+from cortex_neuron.exllama.memory import DeviceMemory, estimate, longest_cache
+from cortex_neuron.exllama.options import ExllamaOptions, merge_options
+from cortex_neuron.exllama.plan import PAGE, Plan
+from cortex_neuron.exllama.preflight import ExllamaFacts, probe
+from cortex_neuron.exllama.refusals import PREFLIGHT, refusal
+from cortex_neuron.faults import Ending, Fault
+from cortex_neuron.harness import Conversation, EngineSpec, ModelFacts, Report
+from cortex_neuron.paging import SharedCache
+
+_PAGED_CAPABILITY: Final = (8, 0)
+_NEEDS: Final = ("torch", "tokenizers", "jinja2", "llguidance")
+_REQUEST_MAX_MB: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExllamaEngine:
+    """One running engine process. `folder` holds its socket."""
+
+    url: str
+    slots: int
+    context: int | None
+    cache: SharedCache | None
+    capabilities: tuple[str, ...]
+    process: EngineProcess
+    folder: Path
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Nothing: who can reach the socket may speak to it."""
+        return {}
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id."""
+        return self.process.pid
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        """Return a chat or completion as it is: the engine is ours."""
+        return Conversation(bodies=(body,), read=lambda chunks: chunks)
+
+    def refusal(self, status: int, body: Any) -> ApiError:
+        """Return the error that the engine raised."""
+        return refusal(status, body)
+
+    async def wait(self) -> Ending:
+        """Return, once the process has ended, how it did."""
+        ending = await self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return ending
+
+    def kill(self, ending: Ending) -> None:
+        """End the process this instant; `wait` returns `ending`."""
+        self.process.kill(ending)
+
+    async def stop(self, timeout_secs: float) -> None:
+        """End the process, by force after `timeout_secs`."""
+        await self.process.stop(timeout_secs)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ExLlamaV2Harness:
+    """EXL2, GPTQ and 16-bit models through exllamav2."""
+
+    name = "exllamav2"
+
+    def __init__(
+        self, settings: ExllamaSettings, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._settings = settings
+        self._environment = dict(os.environ if environment is None else environment)
+
+    def unavailable(self) -> str | None:
+        """Return why no model can be run this way here, None when one can."""
+        return missing("exllamav2", "exllamav2_ext", _NEEDS)
+
+    def probe(self, path: Path) -> ExllamaFacts:
+        """Return what the model's folder says. Blocking. Raises PreflightFailed."""
+        return probe(path)
+
+    def configure(
+        self,
+        facts: ModelFacts,
+        *,
+        model_id: str,
+        path: Path,
+        devices: Sequence[Device],
+        capabilities: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> EngineSpec:
+        """Return how the model shall run, no longer than its devices can hold.
+
+        Raises InvalidRequest for an unknown option, and where there is no GPU.
+        """
+        if "embedding" in capabilities:
+            raise InvalidRequest(
+                "the exllamav2 harness makes no embeddings; load the model with another one",
+                code="wrong_modality",
+                param="capabilities",
+            )
+        merged = merge_options(self.name, self._settings, options or {}, len(devices))
+        plan = _plan(facts, merged, path, devices)
+        return EngineSpec(
+            model_id=model_id,
+            path=path,
+            devices=tuple(devices),
+            capabilities=facts.capabilities,
+            options={
+                **merged.model_dump(mode="json"),
+                "context": plan.context,
+                "cache_tokens": plan.cache,
+            },
+        )
+
+    def estimate(self, facts: ModelFacts, spec: EngineSpec) -> int:
+        """Return MiB the engine will hold when busy, over all its devices."""
+        return sum(one.mib for one in memory_of(facts, spec))
+
+    async def start(self, spec: EngineSpec, report: Report) -> ExllamaEngine:
+        """Return the engine once it answers. Raises EngineStartFailed or PreflightFailed."""
+        if (reason := self.unavailable()) is not None:
+            raise EngineStartFailed(f"this node cannot run {self.name} now: {reason}")
+        options = ExllamaOptions.model_validate(dict(spec.options))
+        # Short, because the path of a socket may not be long.
+        folder = Path(tempfile.mkdtemp(prefix="cortex-"))
+        try:
+            process = await EngineProcess.start(
+                python_module("cortex_neuron.exllama.engine"),
+                self._task(spec, options, folder / "s"),
+                title=spec.model_id,
+                environment=child_environment(self._environment, device_environment(spec.devices)),
+                timeout_secs=options.start_timeout_secs,
+                report=report,
+            )
+        except EngineFailed as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _explain(error) from error
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        ready = process.ready
+        return ExllamaEngine(
+            url=f"http+unix://{quote(str(folder / 's'), safe='')}",
+            slots=ready["slots"],
+            context=ready["context"],
+            cache=SharedCache(
+                tokens=ready["cache"],
+                page_tokens=ready["page"],
+                context=ready["context"],
+                seats=ready["slots"],
+            ),
+            capabilities=tuple(ready["capabilities"]),
+            process=process,
+            folder=folder,
+        )
+
+    def _task(self, spec: EngineSpec, options: ExllamaOptions, socket: Path) -> dict[str, Any]:
+        return {
+            "parent_pid": os.getpid(),
+            "model_id": spec.model_id,
+            "library": self.name,
+            "plan": _planned(spec, options).as_json(),
+            "socket": str(socket),
+            "max_waiting": options.max_waiting,
+            "chat_template": options.chat_template,
+            "tool_format": options.tool_format,
+            "request_max_mb": _REQUEST_MAX_MB,
+        }
+
+
+def memory_of(facts: ModelFacts, spec: EngineSpec) -> tuple[DeviceMemory, ...]:
+    """Return what the engine of `spec` will hold on each of its devices. Blocking."""
+    options = ExllamaOptions.model_validate(dict(spec.options))
+    layout = _known(facts).layout
+    draft = None if options.draft_model is None else probe(Path(options.draft_model)).layout
+    return estimate(
+        layout,
+        _planned(spec, options),
+        _rooms(spec.devices),
+        draft=draft,
+        paged=_paged(spec.devices),
+    )
+
+
+def _planned(spec: EngineSpec, options: ExllamaOptions) -> Plan:
+    """Return the plan of a spec: its options say how long, once it is configured."""
+    assert options.context is not None  # noqa: S101  # `configure` has set both
+    assert options.cache_tokens is not None  # noqa: S101
+    return options.plan(spec.path, options.context, options.cache_tokens)
+
+
+def _plan(
+    facts: ModelFacts, options: ExllamaOptions, path: Path, devices: Sequence[Device]
+) -> Plan:
+    """Return the plan; where no context is asked for, the longest that fits the devices."""
+    if not devices or any(device.kind != "cuda" for device in devices):
+        raise InvalidRequest(
+            "exllamav2 runs on NVIDIA GPUs, and this is none; choose another harness",
+            code="no_cuda_device",
+            param="devices",
+        )
+    context, cache = options.wanted(facts.context_length or PAGE)
+    plan = options.plan(path, context, cache)
+    if options.context is not None or options.cache_tokens is not None:
+        return plan
+    draft = None if options.draft_model is None else probe(Path(options.draft_model)).layout
+    longest = longest_cache(
+        _known(facts).layout,
+        plan,
+        _rooms(devices),
+        draft=draft,
+        paged=_paged(devices),
+        at_most=cache,
+    )
+    if not longest:
+        return plan  # It fits in no length, and the ledger will say by how much.
+    return options.plan(path, min(context, max(PAGE, longest - (options.guesses or 0))), longest)
+
+
+def _known(facts: ModelFacts) -> ExllamaFacts:
+    if not isinstance(facts, ExllamaFacts):
+        raise TypeError("these facts are of another harness")
+    return facts
+
+
+def _rooms(devices: Sequence[Device]) -> list[int]:
+    return [device.vram_total_mb or 0 for device in devices]
+
+
+def _paged(devices: Sequence[Device]) -> bool:
+    """Tell whether the cards can do what paging needs; unknown ones can."""
+    capabilities = [device.compute_capability for device in devices]
+    known = [tuple(map(int, one.split("."))) for one in capabilities if one]
+    return all(one >= _PAGED_CAPABILITY for one in known)
+
+
+def _explain(error: EngineFailed) -> ApiError:
+    """Return what is known about why the engine refused: some refusals are about the files."""
+    if error.said.startswith(PREFLIGHT):
+        kind, _, message = error.said.removeprefix(PREFLIGHT).partition(": ")
+        return PreflightFailed(kind, message)
+    if error.fault is Fault.OUT_OF_MEMORY:
+        return EngineStartFailed(
+            "the model did not fit on its devices: their memory ran out while it was loaded; "
+            "give it a smaller context, a quantised cache_mode, or more devices",
+            code="out_of_memory",
+        )
+    return error
