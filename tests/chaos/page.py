@@ -34,6 +34,10 @@ The node and the model are well; what matters is that everybody else notices not
 Two replicas of one model. A circuit opens after three failures of the replica itself in a row; a
 replica whose circuit is open is still asked rather than nobody.
 """,
+    Part.OVERLOAD: """\
+A client is told apart by its key and its address. Those that wait for a seat take turns; a full
+queue makes room for who has less in it.
+""",
     Part.PROCESS: """\
 Real daemons, most of them with a real model; a whole and a streamed answer are under way.
 """,

@@ -17,6 +17,7 @@ class Part(Enum):
     NODE = "Between the gateway and a node"
     CLIENT = "Clients"
     BREAKER = "Replicas that fail again and again"
+    OVERLOAD = "More than there is room for"
     PROCESS = "Processes"
     CLOCK = "Names and clocks"
 

@@ -8,13 +8,14 @@ from typing import NamedTuple, cast
 
 from tests.chaos.breaker_faults import BREAKER_SCENARIOS
 from tests.chaos.client_faults import CLIENT_SCENARIOS
+from tests.chaos.overload_faults import OVERLOAD_SCENARIOS
 from tests.chaos.process_faults import PROCESS_SCENARIOS
 from tests.chaos.scenario import NODE_SCENARIOS, Alone, Scenario, Staged, lone, twin
 from tests.chaos.stage import Stage, stage
 from tests.chaos.surroundings import SURROUNDING_SCENARIOS
 
 STAGED: tuple[Staged, ...] = (*NODE_SCENARIOS, *CLIENT_SCENARIOS, *BREAKER_SCENARIOS)
-ALONE: tuple[Alone, ...] = (*PROCESS_SCENARIOS, *SURROUNDING_SCENARIOS)
+ALONE: tuple[Alone, ...] = (*OVERLOAD_SCENARIOS, *PROCESS_SCENARIOS, *SURROUNDING_SCENARIOS)
 SCENARIOS: tuple[Scenario, ...] = (*STAGED, *ALONE)
 
 

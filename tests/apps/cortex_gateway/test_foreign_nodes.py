@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cortex_core.principals import PRINCIPAL_HEADER, principal_of
 from tests.apps.cortex_gateway.fake_neuron import FakeNeuron, Handler, completion, fake_neuron
 from tests.fleet.conversations import CHAT, ask, say, stream
 from tests.fleet.processes import Daemon, Workbench, eventually, workbench
@@ -78,6 +79,23 @@ def test_the_body_goes_through_as_it_came(cortex: Daemon, node: FakeNeuron) -> N
     assert "authorization" not in node.headers[-1]
     assert "cookie" not in node.headers[-1]
     assert node.headers[-1]["x-request-id"] == "mine-1"
+
+
+def test_a_node_learns_who_asks_and_nobody_says_so_themselves(
+    cortex: Daemon, node: FakeNeuron
+) -> None:
+    """A hash of the client, the same in the log; a client's own word for it is not passed on."""
+    node.hold("org/a")
+    eventually(lambda: places(cortex, "org/a"))
+    told = []
+    for key in ("one", "two", "one"):
+        headers = {"authorization": f"Bearer {key}", PRINCIPAL_HEADER: "0123456789abcdef"}
+        cortex.http.post(f"{cortex.url}{CHAT}", json=say("org/a"), headers=headers)
+        told.append(node.headers[-1][PRINCIPAL_HEADER])
+
+    assert told[0] == told[2] == principal_of({"authorization": "Bearer one"}, "127.0.0.1")
+    assert len({*told, "0123456789abcdef"}) == 3
+    eventually(lambda: [one["principal"] for one in cortex.events("request.done")] == told)
 
 
 def test_a_node_gets_its_token_and_not_the_clients(
