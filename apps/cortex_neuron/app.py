@@ -17,16 +17,19 @@ from cortex_core.settings import Address, NeuronSettings, SwappingSettings
 from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
 from cortex_neuron.activation import Activator
 from cortex_neuron.discovery import probe_machine
+from cortex_neuron.engine_health import HealthCheck
 from cortex_neuron.harness import Harness
 from cortex_neuron.journal import Journal
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.llamacpp.harness import LlamaCppHarness
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
+from cortex_neuron.meters import SILENT, Meters
 from cortex_neuron.metrics import Metrics
 from cortex_neuron.registry import Registry
 from cortex_neuron.room import Room
 from cortex_neuron.routes import NodeApi
 from cortex_neuron.workshop import NodeWorkshop
+from cortex_neuron.xids import Severity, describe, severity_of
 from cortex_router import STRATEGIES, Device, Rules, Status, Strategy, Swapping
 from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
@@ -46,18 +49,25 @@ def serve(settings: NeuronSettings, reload: Callable[[], NeuronSettings]) -> Non
 
 
 class Neuron:
-    """One node process."""
+    """One node process; `harnesses` stand in for those that the settings name."""
 
-    def __init__(self, settings: NeuronSettings, reload: Callable[[], NeuronSettings]) -> None:
+    def __init__(
+        self,
+        settings: NeuronSettings,
+        reload: Callable[[], NeuronSettings],
+        harnesses: Mapping[str, Harness] | None = None,
+    ) -> None:
         self._settings = settings
         self._reload = reload
+        self._harnesses = _harnesses(settings) if harnesses is None else harnesses
+        self._metrics = Metrics()
         self._started = time.monotonic()
 
     async def run(self) -> None:
         """Look at the machine, bind, warm up, serve, drain."""
         settings = self._settings
         machine = await asyncio.to_thread(probe_machine, settings.devices)
-        harnesses = _harnesses(settings)
+        harnesses = self._harnesses
         discovery = Discovery(
             hostname=machine.hostname,
             os=machine.os,
@@ -72,8 +82,20 @@ class Neuron:
         )
         ledger = Ledger({d.index: d.vram_total_mb for d in machine.devices})
         self._ledger = ledger
+        self._machine = machine
+        self._meters = Meters(machine)
+        timeouts = settings.timeouts
+        limits = Limits(
+            connect=ENGINE_CONNECT_SECS, first_byte=timeouts.first_byte, idle=timeouts.idle
+        )
+        self._uplink = Uplink(limits, keep_alive=False)
         self._workshop = NodeWorkshop(
-            machine=machine, ledger=ledger, harnesses=harnesses, settings=settings
+            meters=self._meters,
+            devices=machine.devices,
+            ledger=ledger,
+            alive=HealthCheck(self._uplink),
+            harnesses=harnesses,
+            settings=settings,
         )
         devices = tuple(Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices)
         self._registry = Registry(
@@ -87,11 +109,6 @@ class Neuron:
         self._activator = Activator(self._registry, settings.default_models)
         self._gate = Gate()
         self._tokenizers = Tokenizers()
-        timeouts = settings.timeouts
-        limits = Limits(
-            connect=ENGINE_CONNECT_SECS, first_byte=timeouts.first_byte, idle=timeouts.idle
-        )
-        self._uplink = Uplink(limits, keep_alive=False)
         assert discovery.boot_id is not None  # noqa: S101  # set above
         self._journal = Journal(discovery.boot_id, self._rows, self._health)
         self._registry.on_change(self._journal.touch, self._journal.tell)
@@ -104,7 +121,7 @@ class Neuron:
             tokenizers=self._tokenizers,
             journal=self._journal,
             uplink=self._uplink,
-            metrics=Metrics(),
+            metrics=self._metrics,
             gate=self._gate,
         )
         app = make_app("neuron", request_max_mb=settings.request_max_mb)
@@ -127,6 +144,10 @@ class Neuron:
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         await self._workshop.measure({})
+        loop = asyncio.get_running_loop()
+        watch = self._machine.nvml and self._machine.nvml.watch(
+            lambda devices, xid: loop.call_soon_threadsafe(self._hear_xid, devices, xid)
+        )
         tasks = [
             asyncio.create_task(self._read_meters()),
             asyncio.create_task(self._scan_and_activate()),
@@ -139,6 +160,8 @@ class Neuron:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+            if watch:
+                watch.stop()
             await self._registry.close(drain_secs=0)
             await self._tokenizers.aclose()
             await self._uplink.aclose()
@@ -146,13 +169,33 @@ class Neuron:
     async def _read_meters(self) -> None:
         while True:
             await asyncio.sleep(METERS_EVERY_SECS)
-            taken = await self._workshop.measure(self._registry.engines())
-            for model, used in taken.items():
+            held = await self._workshop.measure(self._registry.engines())
+            for model, by_device in held.items():
                 resident = self._registry.residents.get(model)
                 if resident is not None and resident.status is Status.LOADED:
-                    resident.used_mb = used
+                    resident.used_mb = sum(by_device.values())
+            for device in self._workshop.telemetry:
+                if device.fault is not None and device.fault != SILENT:
+                    self._registry.device_failed(device.index, device.fault)
             self._registry.unload_idle(time.time())
             self._journal.touch()
+
+    def _hear_xid(self, devices: tuple[int, ...], xid: int) -> None:
+        """Log what the driver says of a GPU, and take it out of use where nothing else is left."""
+        severity = severity_of(xid)
+        log.error(
+            "device.xid",
+            devices=list(devices),
+            xid=xid,
+            severity=severity.value,
+            meaning=describe(xid),
+        )
+        for device in devices:
+            self._metrics.xids.labels(str(device), str(xid)).inc()
+            if severity is Severity.DEVICE:
+                self._meters.fail(device, describe(xid))
+                self._registry.device_failed(device, describe(xid))
+        self._journal.touch()
 
     async def _scan_and_activate(self) -> None:
         await self._workshop.scan()

@@ -77,10 +77,10 @@ def discover(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the devices of this machine; 1 if there is none to run a model on."""
     settings = _load(_find(config), None)
     with commands.needing("neuron"):
-        from cortex_neuron.discovery import probe_machine, read_devices
+        from cortex_neuron.discovery import probe_machine, read_machine
 
     machine = probe_machine(settings.devices)
-    now = {one.index: one for one in read_devices(machine, ())}
+    now = {one.index: one for one in read_machine(machine, {}).devices}
     if as_json:
         typer.echo(json.dumps(_discovered(machine, now)))
     else:

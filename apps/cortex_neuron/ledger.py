@@ -2,11 +2,12 @@
 
 Reserve before a load starts, settle to what the engine really took, release when it has gone. Room
 on a device is what the last reading found free, less what loads in progress were promised and have
-not taken yet. No awaits: a caller that reserves and marks victims in one go cannot be interleaved.
+not taken yet; so what strangers hold is seen and never promised. No awaits: a caller that reserves
+and marks victims in one go cannot be interleaved. All sizes are MiB.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cortex_core.errors import InsufficientVram
@@ -14,16 +15,36 @@ from cortex_core.errors import InsufficientVram
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What one model holds: `share_mb` on each device; `settled` once the engine is up."""
+    """What one model holds on each device; `settled` once the engine is up.
 
-    devices: tuple[int, ...]
-    share_mb: int
+    `taken_mb` is what its process was last seen to hold, `free_before_mb` what was free when its
+    engine started.
+    """
+
+    shares_mb: Mapping[int, int]
+    taken_mb: Mapping[int, int] = field(default_factory=dict)
+    free_before_mb: Mapping[int, int] = field(default_factory=dict)
     settled: bool = False
-    taken_mb: int = 0
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """The devices it is on."""
+        return tuple(self.shares_mb)
+
+    @property
+    def whole_mb(self) -> int:
+        """What it holds in all."""
+        return sum(self.shares_mb.values())
+
+    def awaited_mb(self, device: int) -> int:
+        """Return what it was promised on `device` and has not taken yet."""
+        if self.settled:
+            return 0
+        return max(0, self.shares_mb.get(device, 0) - self.taken_mb.get(device, 0))
 
 
 class Ledger:
-    """Memory of this node's devices, in MiB."""
+    """Memory of this node's devices."""
 
     def __init__(self, totals_mb: Mapping[int, int | None]) -> None:
         self._totals = dict(totals_mb)
@@ -35,8 +56,10 @@ class Ledger:
         """Every allocation by model id."""
         return self._held
 
-    def observe(self, free_mb: Mapping[int, int | None], taken_mb: Mapping[str, int]) -> None:
-        """Take in one reading: free per device, and what each model's engine holds in all.
+    def observe(
+        self, free_mb: Mapping[int, int | None], taken_mb: Mapping[str, Mapping[int, int]]
+    ) -> None:
+        """Take in one reading: free per device, and what each model's engine holds on each.
 
         An unknown never overwrites a known number.
         """
@@ -45,9 +68,8 @@ class Ledger:
                 self._free[index] = free
         for model, taken in taken_mb.items():
             if (held := self._held.get(model)) is not None:
-                share = -(-taken // len(held.devices))
-                grown = replace(held, taken_mb=share)
-                self._held[model] = replace(grown, share_mb=share) if held.settled else grown
+                shares = _on(held.devices, taken) if held.settled else held.shares_mb
+                self._held[model] = replace(held, taken_mb=dict(taken), shares_mb=shares)
 
     def free_mb(self, device: int) -> int | None:
         """Return what the last reading found free."""
@@ -55,11 +77,7 @@ class Ledger:
 
     def reserved_mb(self, device: int) -> int:
         """Return what loads in progress were promised on `device` and have not taken yet."""
-        return sum(
-            max(0, held.share_mb - held.taken_mb)
-            for held in self._held.values()
-            if not held.settled and device in held.devices
-        )
+        return sum(held.awaited_mb(device) for held in self._held.values())
 
     def room_mb(self, device: int, leaving: Collection[str] = ()) -> int | None:
         """Return what a new load may take on `device` once `leaving` have gone."""
@@ -67,11 +85,22 @@ class Ledger:
         if free is None:
             return None
         back = sum(
-            held.share_mb
-            for model, held in self._held.items()
-            if model in leaving and device in held.devices
+            held.shares_mb.get(device, 0) for model, held in self._held.items() if model in leaving
         )
         return free + back - self.reserved_mb(device)
+
+    def facts(self, device: int, needed_mb: int) -> dict[str, Any]:
+        """Return the arithmetic of one device, as a refusal shows it."""
+        return {
+            "index": device,
+            "needed_mb": needed_mb,
+            "free_mb": self._free.get(device),
+            "reserved_mb": self.reserved_mb(device),
+            "total_mb": self._totals.get(device),
+            "held_mb": sum(
+                held.shares_mb.get(device, 0) for held in self._held.values() if held.settled
+            ),
+        }
 
     def reserve(
         self,
@@ -90,16 +119,6 @@ class Ledger:
             if (room := self.room_mb(index, leaving)) is not None and room < share
         }
         if short:
-            per_device: list[dict[str, Any]] = [
-                {
-                    "index": index,
-                    "needed_mb": share,
-                    "free_mb": self._free.get(index),
-                    "reserved_mb": self.reserved_mb(index),
-                    "total_mb": self._totals.get(index),
-                }
-                for index in devices
-            ]
             free = min(max(0, room) for room in short.values())
             raise InsufficientVram(
                 f"{model!r} needs {share} MiB on each of devices {list(devices)}; "
@@ -107,23 +126,54 @@ class Ledger:
                 extra={
                     "needed_mb": whole_mb,
                     "free_mb": free,
-                    "per_device": per_device,
+                    "per_device": [self.facts(index, share) for index in devices],
                     "evictable": sorted(evictable),
                 },
             )
-        self._held[model] = Allocation(devices=tuple(devices), share_mb=share)
+        self._held[model] = Allocation(shares_mb=dict.fromkeys(devices, share))
 
-    def settle(self, model: str, used_mb: int | None) -> None:
-        """Replace the promise by what the engine really took; None keeps the promise's size."""
+    def missing_mb(self, model: str) -> int:
+        """Return how much less is free now than `model` was promised, on its worst device."""
+        # Its own promise is among what is reserved there.
+        rooms = [self.room_mb(index) for index in self._held[model].devices]
+        return max(0, *(-room for room in rooms if room is not None))
+
+    def begin(self, model: str) -> None:
+        """Note what is free as the engine of `model` starts; it is a load in progress again."""
         held = self._held[model]
-        share = held.share_mb if used_mb is None else -(-used_mb // len(held.devices))
-        self._held[model] = replace(held, share_mb=share, taken_mb=share, settled=True)
+        before = {i: free for i in held.devices if (free := self._free.get(i)) is not None}
+        self._held[model] = replace(held, free_before_mb=before, taken_mb={}, settled=False)
+
+    def settle(self, model: str, taken_mb: Mapping[int, int] | None) -> None:
+        """Replace the promise by what the engine took on each device.
+
+        None: nobody can tell whose memory is whose. Then it is what has gone since `begin`, where
+        no other load was in progress; else the promise stands.
+        """
+        held = self._held[model]
+        if taken_mb:
+            shares = _on(held.devices, taken_mb)
+        else:
+            gone = {index: self._gone_since(model, index) for index in held.devices}
+            shares = {index: gone[index] or share for index, share in held.shares_mb.items()}
+        self._held[model] = replace(
+            held, shares_mb=shares, taken_mb=dict(taken_mb or {}), settled=True
+        )
 
     def release(self, model: str) -> None:
-        """Forget what `model` held; the memory counts as free until the next reading says more."""
-        if (held := self._held.pop(model, None)) is None:
-            return
-        if held.settled:
-            for index in held.devices:
-                if (free := self._free.get(index)) is not None:
-                    self._free[index] = free + held.share_mb
+        """Forget what `model` held. Whether its memory came back is for the next reading to say."""
+        self._held.pop(model, None)
+
+    def _gone_since(self, model: str, device: int) -> int | None:
+        """Return what became used on `device` since the engine started, if it was alone in it."""
+        before, now = self._held[model].free_before_mb.get(device), self._free.get(device)
+        others = (held for name, held in self._held.items() if name != model)
+        crowded = any(device in held.devices and not held.settled for held in others)
+        if before is None or now is None or crowded or now >= before:
+            return None
+        return before - now
+
+
+def _on(devices: Collection[int], taken_mb: Mapping[int, int]) -> dict[int, int]:
+    """Return what was taken on each of `devices`: nothing seen there is nothing taken."""
+    return {index: taken_mb.get(index, 0) for index in devices}

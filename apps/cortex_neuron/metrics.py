@@ -21,6 +21,12 @@ class Metrics:
         self.completion_tokens = Counter(
             "neuron_completion_tokens_total", "Generated tokens.", ("model",), registry=registry
         )
+        self.xids = Counter(
+            "neuron_device_xids_total",
+            "Critical errors that the driver reported.",
+            ("device", "xid"),
+            registry=registry,
+        )
         self._uptime = Gauge(
             "neuron_uptime_seconds", "Since the daemon started.", registry=registry
         )
@@ -39,6 +45,24 @@ class Metrics:
         self._device_free = Gauge(
             "neuron_device_vram_free_mb", "Memory free.", ("device",), registry=registry
         )
+        self._device_reserved = Gauge(
+            "neuron_device_vram_reserved_mb",
+            "Memory promised to loads in progress.",
+            ("device",),
+            registry=registry,
+        )
+        self._device_foreign = Gauge(
+            "neuron_device_vram_foreign_mb",
+            "Memory that processes of others hold.",
+            ("device",),
+            registry=registry,
+        )
+        self._device_faulty = Gauge(
+            "neuron_device_faulty",
+            "1 while nothing can run on the device.",
+            ("device",),
+            registry=registry,
+        )
 
     def exposition(self, rows: list[ModelInfo], health: Health) -> bytes:
         """Return the text that Prometheus scrapes."""
@@ -53,8 +77,14 @@ class Metrics:
             if row.vram_used_mb is not None:
                 self._model_mb.labels(row.id).set(row.vram_used_mb)
         for device in health.devices:
-            if device.vram_used_mb is not None:
-                self._device_used.labels(str(device.index)).set(device.vram_used_mb)
-            if device.vram_free_mb is not None:
-                self._device_free.labels(str(device.index)).set(device.vram_free_mb)
+            known = (
+                (self._device_used, device.vram_used_mb),
+                (self._device_free, device.vram_free_mb),
+                (self._device_reserved, device.vram_reserved_mb),
+                (self._device_foreign, device.vram_foreign_mb),
+                (self._device_faulty, int(device.fault is not None)),
+            )
+            for gauge, value in known:
+                if value is not None:
+                    gauge.labels(str(device.index)).set(value)
         return generate_latest(self._registry)

@@ -21,6 +21,15 @@ def resident_bytes(pids: Iterable[int]) -> int:
     return sum(_resident(pid) for pid in families)
 
 
+def processor_secs(pid: int) -> float | None:
+    """Return the processor time that `pid` has used so far, None when it has gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
+
+
 def _resident(pid: int) -> int:
     try:
         held: int = psutil.Process(pid).memory_info().rss

@@ -8,8 +8,8 @@ nothing.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -26,10 +26,14 @@ from cortex_core.errors import (
 from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadAnswer, LoadRequest, ModelInfo, Progress
 from cortex_neuron.admission import Admission
+from cortex_neuron.discovery import Held
+from cortex_neuron.engine_process import EngineFailed
+from cortex_neuron.faults import Ending, Fault
 from cortex_neuron.harness import Engine
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.resident import Resident
 from cortex_neuron.room import Room
+from cortex_neuron.supervision import Prepared, Restarts, Supervisor
 from cortex_neuron.turns import LAPSE_SECS, Turns
 from cortex_router import Life, Status, Swapping
 
@@ -40,35 +44,9 @@ DECIDE_SECS = 2.0
 #: A failed model stays listed for so long, so that everybody who waited sees why. A load that did
 #: not fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
+#: What evicted engines held is waited for so long, and looked for this often.
+MEMORY_BACK_SECS, MEMORY_LOOK_SECS = 5.0, 0.1
 _OVER = frozenset({Status.FAILED, Status.UNLOADING})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restarts:
-    """How often a crashed engine is started again: pauses grow fourfold, and there is an end."""
-
-    first_pause_secs: float = 0.25
-    crashes_before_giving_up: int = 5
-    window_secs: float = 600.0
-
-    def pause_secs(self, crashes: int) -> float:
-        """Return the pause after so many crashes in the window: 0.25, 1, 4, 16 s."""
-        return float(self.first_pause_secs * 4 ** (crashes - 1))
-
-
-class Prepared(Protocol):
-    """A model whose files are here and read: what it needs, and how to start it."""
-
-    @property
-    def required_mb(self) -> int:
-        """MiB of the whole model, at work."""
-
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """What it serves."""
-
-    async def start(self, devices: tuple[int, ...]) -> Engine:
-        """Start the engine; raises an ApiError when it cannot."""
 
 
 class Workshop(Protocol):
@@ -80,8 +58,14 @@ class Workshop(Protocol):
     async def prepare(self, request: LoadRequest, report: Callable[[Progress], None]) -> Prepared:
         """Fetch and read the model. Raises PreflightFailed."""
 
-    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, int]:
-        """Return what each engine holds in MiB, after refreshing the ledger's reading."""
+    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, Held]:
+        """Return what each engine holds on each device, after refreshing the ledger's reading."""
+
+    def trouble(self, devices: tuple[int, ...]) -> str | None:
+        """Return what is wrong with one of `devices`, None when all are well."""
+
+    async def alive(self, engine: Engine) -> bool:
+        """Return whether the engine says that it is well."""
 
 
 class Registry:
@@ -99,7 +83,6 @@ class Registry:
         restarts: Restarts | None = None,
         lapse_secs: float = LAPSE_SECS,
     ) -> None:
-        self._restarts = restarts or Restarts()
         self._workshop = workshop
         self._ledger = ledger
         self._room = room
@@ -109,16 +92,31 @@ class Registry:
         self._tell_change: Callable[[], None] = lambda: None
         self._tell_move: Callable[[], None] = lambda: None
         self._closing = False
-        self.load_cycles = 0
+        self._supervisor = Supervisor(
+            ledger=ledger,
+            measure=self._measure,
+            trouble=workshop.trouble,
+            alive=workshop.alive,
+            hang_secs=timeouts.hang,
+            restarts=restarts or Restarts(),
+            max_in_flight=admission.max_in_flight,
+            changed=self._changed,
+            moved=self._moved,
+        )
         self._turns = Turns(
             room=room,
             residents=self._residents,
             swapping=swapping or Swapping(),
-            measure=lambda: workshop.measure(self.engines()),
+            measure=self._measure,
             leave=lambda resident: self._leave(resident, drain_secs=0),
             moved=self._moved,
             lapse_secs=lapse_secs,
         )
+
+    @property
+    def load_cycles(self) -> int:
+        """How many engines have been started."""
+        return self._supervisor.load_cycles
 
     def on_change(self, changed: Callable[[], None], moved: Callable[[], None]) -> None:
         """Call `moved` when a model takes a step in its life, `changed` after any other change."""
@@ -201,6 +199,12 @@ class Registry:
                 log.info("model.idle", model=resident.id)
                 self._leave(resident, drain_secs=0)
 
+    def device_failed(self, device: int, reason: str) -> None:
+        """End every engine on a device that computes no more: its requests must not wait for it."""
+        for resident in self._residents.values():
+            if device in resident.devices and resident.engine is not None:
+                resident.engine.kill(Ending(Fault.DEVICE, f"device {device} failed: {reason}"))
+
     async def close(self, drain_secs: float) -> None:
         """Unload everything; loads in progress are abandoned."""
         self._closing = True
@@ -245,7 +249,7 @@ class Registry:
         """The whole life of one model, from the request for it to its end."""
         try:
             prepared = await self._bring_up(resident)
-            await self._keep_up(resident, prepared)
+            await self._supervisor.keep_up(resident, prepared)
         except ApiError as error:
             await self._stop_engine(resident)
             self._failed(resident, error)
@@ -275,7 +279,7 @@ class Registry:
         resident.capabilities = prepared.capabilities
         resident.required_mb = resident.request.vram_mb or prepared.required_mb
         if resident.request.waiting is None:
-            await self._workshop.measure(self.engines())
+            await self._measure()
             leaving = self._reserve(resident)
         else:
             resident.goes_through(Life.CROWDED)
@@ -285,7 +289,7 @@ class Registry:
         report(Progress(phase="loading", started_at=time.time()))
         for victim in leaving:
             await victim.gone.wait()
-        await self._start(resident, prepared)
+        await self._start(resident, prepared, after=leaving)
         log.info(
             "model.loaded",
             model=resident.id,
@@ -296,24 +300,34 @@ class Registry:
         )
         return prepared
 
-    async def _start(self, resident: Resident, prepared: Prepared) -> None:
-        began = time.monotonic()
-        engine = await prepared.start(resident.devices)
-        resident.load_secs = time.monotonic() - began
-        self.load_cycles += 1
-        resident.loaded_in_cycle = self.load_cycles
-        resident.engine = engine
-        used = (await self._workshop.measure(self.engines())).get(resident.id)
-        self._ledger.settle(resident.id, used)
-        resident.used_mb = used
-        resident.context = engine.context
-        pages = None if engine.cache is None else engine.cache.pages
-        resident.admission.serve(self._admission.max_in_flight or engine.slots, pages)
-        resident.progress = None
-        resident.loaded_at = time.time()
-        resident.goes_through(Life.UP)
-        resident.arrived.set()
-        self._moved()
+    async def _start(
+        self, resident: Resident, prepared: Prepared, after: Sequence[Resident]
+    ) -> None:
+        """Start the engine, once what others gave up for it is really there."""
+        if after and (missing := await self._missing_mb(resident)) > 0:
+            log.warning("memory.not_back", model=resident.id, missing_mb=missing)
+            raise self._room.short(resident.request, self._residents, reason="memory_not_back")
+        try:
+            await self._supervisor.start(resident, prepared)
+        except EngineFailed as error:
+            if error.fault is not Fault.OUT_OF_MEMORY:
+                raise
+            raise self._room.short(
+                resident.request, self._residents, reason="out_of_memory"
+            ) from error
+
+    async def _missing_mb(self, resident: Resident) -> int:
+        """Return what the promise lacks of free memory, once it has had the time to come back."""
+        deadline = time.monotonic() + MEMORY_BACK_SECS
+        while True:
+            await self._measure()
+            missing = self._ledger.missing_mb(resident.id)
+            if missing <= 0 or time.monotonic() > deadline:
+                return missing
+            await asyncio.sleep(MEMORY_LOOK_SECS)
+
+    async def _measure(self) -> Mapping[str, Held]:
+        return await self._workshop.measure(self.engines())
 
     def _reserve(self, resident: Resident) -> list[Resident]:
         """Promise memory and mark victims: one step, no await in it."""
@@ -324,34 +338,6 @@ class Registry:
         for victim in victims:
             self._leave(victim, drain_secs=0)
         return victims
-
-    async def _keep_up(self, resident: Resident, prepared: Prepared) -> None:
-        """Watch the engine; when it dies start it again, with pauses, until it dies too often."""
-        while True:
-            assert resident.engine is not None  # noqa: S101  # loaded
-            ending = await resident.engine.wait()
-            now = time.monotonic()
-            resident.crashes = [
-                at for at in resident.crashes if now - at < self._restarts.window_secs
-            ]
-            resident.crashes.append(now)
-            log.error(
-                "engine.crashed",
-                model=resident.id,
-                fault=ending.fault.value,
-                reason=ending.reason,
-                crashes=len(resident.crashes),
-            )
-            if len(resident.crashes) >= self._restarts.crashes_before_giving_up:
-                raise Unavailable(
-                    f"the engine of {resident.id!r} keeps crashing", code="engine_crashed"
-                )
-            resident.engine = None
-            resident.goes_through(Life.CRASHED)
-            self._moved()
-            await asyncio.sleep(self._restarts.pause_secs(len(resident.crashes)))
-            await self._start(resident, prepared)
-            log.info("engine.recovered", model=resident.id)
 
     async def _stop_engine(self, resident: Resident) -> None:
         engine, resident.engine = resident.engine, None
@@ -400,6 +386,8 @@ class Registry:
                 living.cancel()
                 await asyncio.wait([living])
             await self._stop_engine(resident)
+            with suppress(Exception):  # what it freed is seen at the next reading then
+                await self._measure()
         finally:
             self._ledger.release(resident.id)
             if self._residents.get(resident.id) is resident:

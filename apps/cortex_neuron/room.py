@@ -8,7 +8,6 @@ not.
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cortex_core.errors import ApiError, InsufficientVram, InvalidRequest
 from cortex_core.wire import LoadRequest
@@ -92,7 +91,7 @@ class Room:
     def profiles(self, residents: Mapping[str, Resident]) -> dict[str, Profile]:
         """Return what placement has to know of everyone here."""
         return {
-            name: one.profile(held.share_mb * len(held.devices))
+            name: one.profile(held.whole_mb)
             for name, one in residents.items()
             if (held := self._ledger.held.get(name)) is not None
         }
@@ -118,7 +117,7 @@ class Room:
                 model=r.id,
                 status=r.status,
                 devices=r.devices,
-                used_mb=held.share_mb * len(held.devices),
+                used_mb=held.whole_mb,
                 in_flight=r.admission.in_flight,
                 queued=r.admission.queue_depth,
                 last_used=r.last_used,
@@ -134,6 +133,30 @@ class Room:
         )
         return Node(name=HERE, healthy=True, devices=devices, replicas=replicas)
 
+    def short(
+        self, request: LoadRequest, residents: Mapping[str, Resident], *, reason: str
+    ) -> ApiError:
+        """Return why a load ended for which memory had been promised, with the arithmetic."""
+        held = self._ledger.held[request.model_id]
+        told = {
+            "memory_not_back": "what was unloaded for it has not come back, or a stranger took it",
+            "out_of_memory": "its engine ran out of memory while it loaded; it needs more than "
+            "was reckoned: give it vram_mb, a smaller context or another quant",
+        }
+        free = [self._ledger.free_mb(index) or 0 for index in held.devices]
+        return InsufficientVram(
+            f"{request.model_id!r} does not fit: {told[reason]}",
+            extra={
+                "reason": reason,
+                "needed_mb": held.whole_mb,
+                "free_mb": min(free, default=0),
+                "per_device": [
+                    self._ledger.facts(index, share) for index, share in held.shares_mb.items()
+                ],
+                "evictable": _evictable(residents),
+            },
+        )
+
     def _refusal(
         self,
         request: LoadRequest,
@@ -145,14 +168,8 @@ class Room:
         model, wanted = request.model_id, request.devices or None
         count = len(wanted) if wanted else request.tensor_parallel or 1
         rooms = {d.index: self._ledger.room_mb(d.index) for d in self._devices}
-        per_device: list[dict[str, Any]] = [
-            {
-                "index": d.index,
-                "needed_mb": -(-needed_mb // count),
-                "free_mb": self._ledger.free_mb(d.index),
-                "reserved_mb": self._ledger.reserved_mb(d.index),
-                "total_mb": d.total_mb,
-            }
+        per_device = [
+            self._ledger.facts(d.index, -(-needed_mb // count))
             for d in self._devices
             if wanted is None or d.index in wanted
         ]

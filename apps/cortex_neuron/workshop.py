@@ -7,7 +7,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import structlog
 from cortex_core.errors import ApiError, InvalidRequest, PreflightFailed
 from cortex_core.settings import NeuronSettings
 from cortex_core.wire import Device, DeviceHealth, LoadRequest, ModelInfo, Progress
-from cortex_neuron.discovery import Machine, engine_memory_mb, read_devices
-from cortex_neuron.harness import Engine, Harness, ModelFacts
+from cortex_neuron.discovery import Held
+from cortex_neuron.harness import Engine, Harness, ModelFacts, Report
 from cortex_neuron.ledger import Ledger
+from cortex_neuron.meters import Meters
 from cortex_neuron.sources import (
     FetchCancelled,
     Fetching,
@@ -29,6 +30,7 @@ from cortex_neuron.sources import (
     resolve,
     scan_model_dirs,
 )
+from cortex_neuron.supervision import Alive
 
 log = structlog.get_logger()
 
@@ -48,7 +50,7 @@ class PreparedModel:
     required_mb: int
     capabilities: tuple[str, ...]
 
-    async def start(self, devices: tuple[int, ...]) -> Engine:
+    async def start(self, devices: tuple[int, ...], report: Report) -> Engine:
         """Start the engine on these devices."""
         spec = self.harness.configure(
             self.facts,
@@ -58,7 +60,7 @@ class PreparedModel:
             capabilities=self.request.capabilities,
             options=self.request.options,
         )
-        return await self.harness.start(spec, lambda _done, _total: None)
+        return await self.harness.start(spec, report)
 
 
 class NodeWorkshop:
@@ -67,19 +69,26 @@ class NodeWorkshop:
     def __init__(
         self,
         *,
-        machine: Machine,
+        meters: Meters,
+        devices: Sequence[Device],
         ledger: Ledger,
+        alive: Alive,
         harnesses: Mapping[str, Harness],
         settings: NeuronSettings,
     ) -> None:
-        self._machine = machine
+        self._meters = meters
         self._ledger = ledger
+        self._alive = alive
         self._harnesses = harnesses
         self._settings = settings
-        self._devices = {device.index: device for device in machine.devices}
+        self._devices = {device.index: device for device in devices}
         self._local: dict[str, ModelInfo] = {}
         self._paths: dict[str, Path] = {}
-        self.telemetry: tuple[DeviceHealth, ...] = ()
+
+    @property
+    def telemetry(self) -> tuple[DeviceHealth, ...]:
+        """What the meters said last."""
+        return self._meters.last.devices
 
     @property
     def local(self) -> Mapping[str, ModelInfo]:
@@ -117,13 +126,22 @@ class NodeWorkshop:
         harness = self._harnesses[self.harness_for(request)]
         return await asyncio.to_thread(self._read, harness, request, path)
 
-    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, int]:
-        """Read the meters; tell the ledger and return what each engine holds in MiB."""
-        pids = {model: e.pid for model, e in engines.items() if e.pid is not None}
-        devices, taken = await asyncio.to_thread(self._meters, pids)
-        self.telemetry = devices
-        self._ledger.observe({d.index: d.vram_free_mb for d in devices}, taken)
-        return taken
+    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, Held]:
+        """Read the meters; tell the ledger, and return what each engine holds on each device."""
+        reading = await self._meters.read(
+            {model: engine.pid for model, engine in engines.items() if engine.pid is not None}
+        )
+        self._ledger.observe({d.index: d.vram_free_mb for d in reading.devices}, reading.held)
+        return reading.held
+
+    def trouble(self, devices: tuple[int, ...]) -> str | None:
+        """Return what is wrong with one of `devices`, None when all are well."""
+        faults = (one.fault for one in self.telemetry if one.index in devices)
+        return next((fault for fault in faults if fault is not None), None)
+
+    async def alive(self, engine: Engine) -> bool:
+        """Return whether the engine says that it is well."""
+        return await self._alive(engine)
 
     async def scan(self) -> None:
         """Look for models in `model_dirs` and estimate what each would need."""
@@ -193,11 +211,6 @@ class NodeWorkshop:
             required_mb=harness.estimate(facts, spec),
             capabilities=spec.capabilities,
         )
-
-    def _meters(self, pids: Mapping[str, int]) -> tuple[tuple[DeviceHealth, ...], dict[str, int]]:
-        devices = read_devices(self._machine, tuple(pids.values()))
-        held = {model: engine_memory_mb(self._machine, pid) for model, pid in pids.items()}
-        return devices, {model: mb for model, mb in held.items() if mb is not None}
 
     def _scan(self) -> tuple[dict[str, ModelInfo], dict[str, Path]]:
         found = scan_model_dirs(self._settings.model_dirs)

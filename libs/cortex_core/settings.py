@@ -212,6 +212,7 @@ class NeuronTimeouts(_Table):
     idle: Seconds = 120.0
     drain: Seconds = 30.0
     unload: Seconds = Field(default=20.0, description="Longest wait for one engine to end.")
+    hang: Seconds = Field(default=20.0, description="Longest that a busy engine may play dead.")
 
 
 class NeuronSettings(_Table):

@@ -21,7 +21,11 @@ class _Said(BaseModel):
 
 
 class Device(_Said):
-    """One device of `/discovery`: what it is, which never changes while the node is up."""
+    """One device of `/discovery`: what it is, which never changes while the node is up.
+
+    A GPU that is split shows as its instances, each `part_of` the GPU with that UUID. `ecc`:
+    whether its memory corrects errors.
+    """
 
     index: int
     name: str = ""
@@ -29,6 +33,8 @@ class Device(_Said):
     kind: str = "cuda"
     vram_total_mb: int | None = None
     compute_capability: str | None = None
+    part_of: str | None = None
+    ecc: bool | None = None
 
 
 class Discovery(_Said):
@@ -47,14 +53,23 @@ class Discovery(_Said):
 
 
 class DeviceHealth(_Said):
-    """The changing numbers of one device. `vram_reserved_mb` is promised to loads in progress."""
+    """The changing numbers of one device.
+
+    `vram_reserved_mb` is promised to loads in progress, `vram_foreign_mb` held by processes that
+    are not this node's. `ecc_errors` counts those that could not be corrected. With a `fault`
+    nothing can run on the device, and `vram_free_mb` is 0.
+    """
 
     index: int
     vram_used_mb: int | None = None
     vram_free_mb: int | None = None
     vram_reserved_mb: int | None = None
+    vram_foreign_mb: int | None = None
     utilization_pct: float | None = None
     temp_c: float | None = None
+    power_w: float | None = None
+    ecc_errors: int | None = None
+    fault: str | None = None
 
 
 class FailedActivation(_Said):
@@ -107,11 +122,15 @@ class Limit(_Said):
 
 
 class Progress(_Said):
-    """How far a load is. `phase`: `queued`, `fetching` or `loading`; bytes where known."""
+    """How far a load is. `phase`: `queued`, `fetching` or `loading`; bytes or `share` where known.
+
+    `share` is the part of the phase that is done, 0 to 1.
+    """
 
     phase: str
     done_bytes: int | None = None
     total_bytes: int | None = None
+    share: float | None = None
     started_at: float | None = None
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from cortex_core.settings import LlamaCppSettings
 from cortex_core.wire import Discovery
-from cortex_neuron.harness import Engine
-from cortex_neuron.llamacpp.harness import LlamaCppHarness
+from cortex_neuron.llamacpp.harness import LlamaCppEngine, LlamaCppHarness
 from tests.bench.asking import CHAT
 from tests.fleet.conversations import row, say
 from tests.fleet.processes import Daemon, Workbench, workbench
@@ -56,7 +55,7 @@ def start(bench: Workbench, path: Path, options: dict[str, Any]) -> Running:
 
 
 @asynccontextmanager
-async def direct_engine(running: Running) -> AsyncIterator[Engine]:
+async def direct_engine(running: Running) -> AsyncIterator[LlamaCppEngine]:
     """Start the engine as the neuron of `running` did: same harness, devices and options."""
     said = running.neuron.http.get(f"{running.neuron.url}/discovery").json()
     loaded = row(running.neuron, MODEL)

@@ -9,11 +9,12 @@ from cortex_core.errors import ApiError, InvalidRequest
 from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadRequest, Progress, Residency, Waiting
 from cortex_neuron.faults import Ending, Fault
-from cortex_neuron.harness import Conversation
+from cortex_neuron.harness import Conversation, Report
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.paging import SharedCache
-from cortex_neuron.registry import Registry, Restarts
+from cortex_neuron.registry import Registry
 from cortex_neuron.room import Room
+from cortex_neuron.supervision import Restarts
 from cortex_router import Device, Status, Swapping
 
 
@@ -31,6 +32,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.ended = asyncio.Event()
         self.ending = Ending(Fault.CRASHED, "killed")
+        self.silent = False
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Take everything as it is."""
@@ -67,6 +69,9 @@ class FakeWorld:
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     total: int = 20
     cache: SharedCache | None = None
+    foreign: int = 0
+    broken: str | None = None
+    failures: list[ApiError] = field(default_factory=list)
 
     def harness_for(self, request: LoadRequest) -> str:
         """One harness for all."""
@@ -81,15 +86,24 @@ class FakeWorld:
             raise refusal
         return FakePrepared(self, request.model_id, self.sizes.get(request.model_id, 8))
 
-    async def measure(self, engines: Mapping[str, FakeEngine]) -> Mapping[str, int]:
-        """Read what runs: every engine takes exactly its size."""
+    async def measure(self, engines: Mapping[str, FakeEngine]) -> Mapping[str, Mapping[int, int]]:
+        """Read what runs: every engine takes exactly its size; strangers take what they took."""
         taken = {
-            model: self.sizes.get(model, 8)
+            model: {0: self.sizes.get(model, 8)}
             for model, engine in self.engines.items()
             if not engine.ended.is_set()
         }
-        self.ledger.observe({0: self.total - sum(taken.values())}, taken)
+        held = sum(mb for one in taken.values() for mb in one.values())
+        self.ledger.observe({0: self.total - self.foreign - held}, taken)
         return {model: mb for model, mb in taken.items() if model in engines}
+
+    def trouble(self, devices: tuple[int, ...]) -> str | None:
+        """Return what a test says is wrong with the device."""
+        return self.broken
+
+    async def alive(self, engine: FakeEngine) -> bool:
+        """Tell whether the test lets it answer."""
+        return not engine.silent
 
 
 @dataclass(slots=True)
@@ -101,9 +115,12 @@ class FakePrepared:
     required_mb: int
     capabilities: tuple[str, ...] = ("chat",)
 
-    async def start(self, devices: tuple[int, ...]) -> FakeEngine:
+    async def start(self, devices: tuple[int, ...], report: Report) -> FakeEngine:
         """Start it, when the world lets it."""
         self.world.said.append(f"start {self.model}")
+        report(1, 4)
+        if self.world.failures:
+            raise self.world.failures.pop(0)
         if self.world.hold is not None:
             await self.world.hold.wait()
         engine = self.world.engines[self.model] = FakeEngine()
@@ -129,6 +146,7 @@ def desk(
     restarts: Restarts | None = None,
     swapping: Swapping | None = None,
     lapse_secs: float = 60.0,
+    hang_secs: float = 20.0,
     **world: object,
 ) -> Desk:
     """A node with one device of 20 MiB."""
@@ -139,7 +157,7 @@ def desk(
         ledger=ledger,
         room=Room(ledger, (Device(index=0, total_mb=20),)),
         admission=AdmissionSettings(),
-        timeouts=NeuronTimeouts(),
+        timeouts=NeuronTimeouts(hang=hang_secs),
         swapping=swapping,
         restarts=restarts,
         lapse_secs=lapse_secs,

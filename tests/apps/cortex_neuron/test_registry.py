@@ -15,7 +15,7 @@ from cortex_core.errors import (
 )
 from cortex_core.wire import LoadRequest, Servable
 from cortex_neuron.paging import SharedCache
-from cortex_neuron.registry import Restarts
+from cortex_neuron.supervision import Restarts
 from cortex_router import Status
 from tests.apps.cortex_neuron.desk import desk, load, until
 
