@@ -69,7 +69,7 @@ def gather_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None
     system = [one for one in messages if one["role"] in SYSTEM_ROLES]
     if not system or (len(system) == 1 and messages[0] is system[0]):
         return None
-    text = "\n\n".join(filter(None, (text_of(one["content"]) for one in system)))
+    text = "\n\n".join(filter(None, (text_of(one.get("content")) for one in system)))
     rest = [one for one in messages if one["role"] not in SYSTEM_ROLES]
     return [{"role": "system", "content": text}, *rest]
 

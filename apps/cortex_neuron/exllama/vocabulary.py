@@ -60,8 +60,7 @@ class Vocabulary:
             raise PreflightFailed("not_found", "the model has no tokenizer.json")
         tokenizer = _tokenizer(text)
         settings = read_object(folder, "tokenizer_config.json") or {}
-        others = read_object(folder, "special_tokens_map.json") or {}
-        named = {**_named(others), **_named(settings)}
+        named = read_named(folder)
         configs = [read_object(folder, name) for name in ("config.json", "generation_config.json")]
         eos = {one for config in configs for one in _eos_ids(config or {})}
         if (by_name := tokenizer.token_to_id(named.get("eos_token", ""))) is not None:
@@ -120,6 +119,12 @@ class Vocabulary:
         return name.replace(_SPACE, " ").encode()
 
 
+def read_named(folder: Path) -> dict[str, str]:
+    """Return the texts of a model's special tokens by name. Blocking. Raises PreflightFailed."""
+    files = ("special_tokens_map.json", "tokenizer_config.json")
+    return {key: text for name in files for key, text in _named(read_object(folder, name) or {})}
+
+
 def _byte_table() -> dict[str, int]:
     """Return what byte each character stands for: printable ones are themselves, others follow."""
     plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -161,15 +166,13 @@ def _decoders(decoder: Any) -> Iterator[str]:
         yield from _decoders(inner)
 
 
-def _named(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of the tokens that a file names: plain, or with their properties."""
-    named: dict[str, str] = {}
+def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the tokens that a file names and their texts: plain, or with their properties."""
     for key in _NAMED:
         value = settings.get(key)
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str):
-            named[key] = text
-    return named
+            yield key, text
 
 
 def _eos_ids(config: Mapping[str, Any]) -> Iterator[int]:
