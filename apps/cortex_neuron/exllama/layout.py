@@ -267,6 +267,9 @@ class _Maker:
 
     def _exl2(self, name: str, inputs: int, outputs: int, *, permuted: bool) -> Matrix:
         parts = self._parts(name, _EXL2)
+        order = parts.get("q_invperm")
+        if parts["q_weight"].shape[-1:] != (outputs,) or (order and order.elements != inputs):
+            raise _misshapen(f"{name}.q_weight", parts["q_weight"], inputs, outputs)
         stored = sum(tensor.bytes for tensor in parts.values())
         divided = sum(parts[key].bytes for key in ("q_weight", "q_scale", "bias") if key in parts)
         whole = sum(parts[key].bytes for key in ("q_scale_max", "q_groups") if key in parts)
@@ -277,6 +280,8 @@ class _Maker:
 
     def _gptq(self, name: str, inputs: int, outputs: int) -> Matrix:
         parts = self._parts(name, _GPTQ)
+        if parts["qweight"].elements * 8 != inputs * outputs:
+            raise _misshapen(f"{name}.qweight", parts["qweight"], inputs, outputs)
         stored = sum(tensor.bytes for tensor in parts.values())
         halved = parts["scales"].elements * 2 - parts["scales"].bytes if "scales" in parts else 0
         orders = 4 * inputs if "g_idx" in parts and self._reordered else 0
@@ -323,11 +328,15 @@ class _Maker:
         self, name: str, weight: Tensor, inputs: int, outputs: int, shared: int
     ) -> None:
         """Raise Unfit when a tensor cannot hold the matrix that config.json wants of it."""
-        rows = weight.elements // inputs if inputs else 0
+        rows = weight.elements // inputs
         if weight.elements % inputs or rows < outputs or (shared == 1 and len(weight.shape) > 2):  # noqa: PLR2004
-            raise Unfit(
-                "corrupt",
-                f"{name!r} has the shape {list(weight.shape)}, where config.json wants "
-                f"{outputs} × {inputs}",
-                tensor=name,
-            )
+            raise _misshapen(name, weight, inputs, outputs)
+
+
+def _misshapen(name: str, tensor: Tensor, inputs: int, outputs: int) -> Unfit:
+    return Unfit(
+        "corrupt",
+        f"{name!r} has the shape {list(tensor.shape)}, where config.json wants a matrix of "
+        f"{inputs} × {outputs}",
+        tensor=name,
+    )
