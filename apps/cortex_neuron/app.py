@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
@@ -18,10 +18,9 @@ from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
 from cortex_neuron.activation import Activator
 from cortex_neuron.discovery import probe_machine
 from cortex_neuron.engine_health import HealthCheck
-from cortex_neuron.harness import Harness
+from cortex_neuron.harnesses import Harnesses, make_harnesses
 from cortex_neuron.journal import Journal
 from cortex_neuron.ledger import Ledger
-from cortex_neuron.llamacpp.harness import LlamaCppHarness
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
 from cortex_neuron.meters import SILENT, Meters
 from cortex_neuron.metrics import Metrics
@@ -55,11 +54,11 @@ class Neuron:
         self,
         settings: NeuronSettings,
         reload: Callable[[], NeuronSettings],
-        harnesses: Mapping[str, Harness] | None = None,
+        harnesses: Harnesses | None = None,
     ) -> None:
         self._settings = settings
         self._reload = reload
-        self._harnesses = _harnesses(settings) if harnesses is None else harnesses
+        self._harnesses = make_harnesses(settings) if harnesses is None else harnesses
         self._metrics = Metrics()
         self._started = time.monotonic()
 
@@ -78,7 +77,8 @@ class Neuron:
             driver_version=machine.driver_version,
             cuda_unavailable_reason=machine.cuda_unavailable_reason,
             devices=machine.devices,
-            harnesses=tuple(harnesses),
+            harnesses=tuple(harnesses.usable),
+            unusable_harnesses=dict(harnesses.unusable),
         )
         ledger = Ledger({d.index: d.vram_total_mb for d in machine.devices})
         self._ledger = ledger
@@ -245,11 +245,6 @@ class Neuron:
                 for r in self._registry.residents.values()
             ),
         )
-
-
-def _harnesses(settings: NeuronSettings) -> Mapping[str, Harness]:
-    makers = {"llamacpp": lambda: LlamaCppHarness(settings.harness.llamacpp)}
-    return {name: makers[name]() for name in settings.harnesses}
 
 
 def _swapping(settings: SwappingSettings) -> Swapping:

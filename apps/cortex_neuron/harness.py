@@ -121,6 +121,9 @@ class Harness(Protocol):
     def name(self) -> str:
         """The word for it in configuration and on the wire."""
 
+    def unavailable(self) -> str | None:
+        """Return why no model can be run this way on this machine, None when one can."""
+
     def probe(self, path: Path) -> ModelFacts:
         """Return what the files say. Blocking. Raises PreflightFailed."""
 

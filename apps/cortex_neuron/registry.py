@@ -52,8 +52,8 @@ _OVER = frozenset({Status.FAILED, Status.UNLOADING})
 class Workshop(Protocol):
     """What the registry needs from the world: files, engines and readings."""
 
-    def harness_for(self, request: LoadRequest) -> str:
-        """Return the harness's name. Raises InvalidRequest when there is none."""
+    def check_harness(self, request: LoadRequest) -> None:
+        """Raise InvalidRequest when the request names a harness that cannot be used here."""
 
     async def prepare(self, request: LoadRequest, report: Callable[[Progress], None]) -> Prepared:
         """Fetch and read the model. Raises PreflightFailed."""
@@ -228,9 +228,10 @@ class Registry:
         """Enter a model and start bringing it up. No await: this is the gate."""
         if self._closing:
             raise ShuttingDown("this node is shutting down")
+        self._workshop.check_harness(request)
         resident = Resident(
             request=request,
-            harness=self._workshop.harness_for(request),
+            harness=request.harness,
             admission=Admission(
                 max_in_flight=self._admission.max_in_flight or 1,
                 max_queue_depth=self._admission.max_queue_depth,
@@ -276,6 +277,7 @@ class Registry:
 
         resident.goes_through(Life.PLACED)
         prepared = await self._workshop.prepare(resident.request, report)
+        resident.harness = prepared.harness_name
         resident.capabilities = prepared.capabilities
         resident.required_mb = resident.request.vram_mb or prepared.required_mb
         if resident.request.waiting is None:

@@ -26,7 +26,7 @@ class Resident:
     """
 
     request: LoadRequest
-    harness: str
+    harness: str | None
     admission: Admission
     status: Status = Status.QUEUED
     devices: tuple[int, ...] = ()

@@ -55,6 +55,10 @@ class Prepared(Protocol):
     """A model whose files are here and read: what it needs, and how to start it."""
 
     @property
+    def harness_name(self) -> str:
+        """The harness that its files need."""
+
+    @property
     def required_mb(self) -> int:
         """MiB of the whole model, at work."""
 

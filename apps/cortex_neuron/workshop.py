@@ -13,11 +13,12 @@ from pathlib import Path
 
 import structlog
 
-from cortex_core.errors import ApiError, InvalidRequest, PreflightFailed
+from cortex_core.errors import ApiError, PreflightFailed
 from cortex_core.settings import NeuronSettings
 from cortex_core.wire import Device, DeviceHealth, LoadRequest, ModelInfo, Progress
 from cortex_neuron.discovery import Held
 from cortex_neuron.harness import Engine, Harness, ModelFacts, Report
+from cortex_neuron.harnesses import Harnesses, harness_of
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.meters import Meters
 from cortex_neuron.sources import (
@@ -50,6 +51,11 @@ class PreparedModel:
     required_mb: int
     capabilities: tuple[str, ...]
 
+    @property
+    def harness_name(self) -> str:
+        """The harness that its files need."""
+        return self.harness.name
+
     async def start(self, devices: tuple[int, ...], report: Report) -> Engine:
         """Start the engine on these devices."""
         spec = self.harness.configure(
@@ -73,7 +79,7 @@ class NodeWorkshop:
         devices: Sequence[Device],
         ledger: Ledger,
         alive: Alive,
-        harnesses: Mapping[str, Harness],
+        harnesses: Harnesses,
         settings: NeuronSettings,
     ) -> None:
         self._meters = meters
@@ -106,16 +112,10 @@ class NodeWorkshop:
         parsed = parse_source(source, Path.cwd())
         return await asyncio.to_thread(find, parsed, quant, self._fetching())
 
-    def harness_for(self, request: LoadRequest) -> str:
-        """Return the harness's name. Raises InvalidRequest when this node has no such harness."""
-        name = request.harness or next(iter(self._harnesses), "")
-        if name not in self._harnesses:
-            raise InvalidRequest(
-                f"this node has no harness {name!r}, only: {', '.join(self._harnesses) or 'none'}",
-                code="unknown_harness",
-                param="harness",
-            )
-        return name
+    def check_harness(self, request: LoadRequest) -> None:
+        """Raise InvalidRequest when the request names a harness that cannot be used here."""
+        if request.harness is not None:
+            self._harnesses.named(request.harness)
 
     async def prepare(
         self, request: LoadRequest, report: Callable[[Progress], None]
@@ -123,8 +123,7 @@ class NodeWorkshop:
         """Fetch and read the model. Raises PreflightFailed."""
         path = await self._fetch(self._source(request), request.quant, report)
         self._paths[request.model_id] = path
-        harness = self._harnesses[self.harness_for(request)]
-        return await asyncio.to_thread(self._read, harness, request, path)
+        return await asyncio.to_thread(self._read, request, path)
 
     async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, Held]:
         """Read the meters; tell the ledger, and return what each engine holds on each device."""
@@ -191,7 +190,8 @@ class NodeWorkshop:
         finally:
             cancelled.set()
 
-    def _read(self, harness: Harness, request: LoadRequest, path: Path) -> PreparedModel:
+    def _read(self, request: LoadRequest, path: Path) -> PreparedModel:
+        harness = self._harnesses.named(request.harness or harness_of(path))
         facts = harness.probe(path)
         count = request.tensor_parallel or len(request.devices or ()) or 1
         spec = harness.configure(
@@ -221,15 +221,14 @@ class NodeWorkshop:
         for model in found.models:
             request = LoadRequest(model_id=model.id)
             try:
-                harness = self._harnesses[self.harness_for(request)]
-                prepared = self._read(harness, request, model.path)
+                prepared = self._read(request, model.path)
             except ApiError as error:
                 log.warning("model_dirs.unusable", model=model.id, error=error.message)
                 continue
             paths[model.id] = model.path
             rows[model.id] = ModelInfo(
                 id=model.id,
-                harness=harness.name,
+                harness=prepared.harness_name,
                 status="unloaded",
                 vram_required_mb=prepared.required_mb,
                 capabilities=prepared.capabilities,

@@ -220,7 +220,7 @@ class NeuronSettings(_Table):
 
     host: str = "127.0.0.1"
     port: int = Field(default=13131, ge=0, le=MAX_PORT)
-    harnesses: tuple[Literal["llamacpp"], ...] = ("llamacpp",)
+    harnesses: tuple[Literal["llamacpp", "exllamav2"], ...] = ("llamacpp", "exllamav2")
     model_dirs: tuple[LocalPath, ...] = ()
     cache_dir: LocalPath | None = None
     default_models: tuple[LoadRequest, ...] = ()
@@ -257,7 +257,7 @@ class ModelEntry(_Table):
     """`[[models]]`: how one model is loaded and where it may live."""
 
     id: ModelId
-    harness: str = "llamacpp"
+    harness: str | None = Field(default=None, description="None: what the files need.")
     source: str | None = None
     quant: str | None = None
     vram_mb: int | None = Field(default=None, gt=0, description="Whole model; unknown if absent.")

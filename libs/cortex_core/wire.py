@@ -38,7 +38,10 @@ class Device(_Said):
 
 
 class Discovery(_Said):
-    """`GET /discovery`. `boot_id` changes whenever the daemon starts anew."""
+    """`GET /discovery`. `boot_id` changes whenever the daemon starts anew.
+
+    `unusable_harnesses` says of each that was asked for why it cannot be used on this machine.
+    """
 
     hostname: str = "unknown"
     os: str = "unknown"
@@ -50,6 +53,7 @@ class Discovery(_Said):
     cuda_unavailable_reason: str | None = None
     devices: tuple[Device, ...] = ()
     harnesses: tuple[str, ...] = ()
+    unusable_harnesses: dict[str, str] = Field(default_factory=dict)
 
 
 class DeviceHealth(_Said):

@@ -188,8 +188,6 @@ class ExLlamaV2Harness:
             "plan": _planned(spec, options).as_json(),
             "socket": str(socket),
             "max_waiting": options.max_waiting,
-            "chat_template": options.chat_template,
-            "tool_format": options.tool_format,
             "request_max_mb": _REQUEST_MAX_MB,
         }
 

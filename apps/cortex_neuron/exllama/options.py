@@ -42,10 +42,6 @@ class ExllamaOptions(ExllamaSettings):
         default=None, ge=0, le=7, description="Tokens guessed ahead: 4 with a draft model, else 0."
     )
     loras: tuple[LoraOption, ...] = ()
-    chat_template: str | None = Field(
-        default=None, description="A template's name, or the path of a file."
-    )
-    tool_format: str | None = Field(default=None, description="The dialect of its tool calls.")
 
     def plan(self, path: Path, context: int, cache: int) -> Plan:
         """Return the plan for a model of `context` tokens, with a cache of `cache`."""

@@ -17,6 +17,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ class LlamaCppHarness:
     ) -> None:
         self._settings = settings
         self._environment = dict(os.environ if environment is None else environment)
+
+    def unavailable(self) -> str | None:
+        """Return why no model can be run this way here, None when one can."""
+        if find_spec("xllamacpp") is None:
+            return "not installed: xllamacpp (the extra 'cortex[llamacpp]' has it)"
+        return None
 
     def probe(self, path: Path) -> ModelFacts:
         """Return what the file and its shards say. Blocking. Raises PreflightFailed."""

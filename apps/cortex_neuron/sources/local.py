@@ -8,6 +8,9 @@ from pathlib import Path
 from cortex_core.errors import PreflightFailed
 from cortex_neuron.sources.choose import choose, is_model, shards_of
 
+_WEIGHTS = ".safetensors"
+_CONFIG = "config.json"
+
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
@@ -26,6 +29,13 @@ class ModelScan:
     problems: tuple[str, ...]
 
 
+def is_model_folder(names: Iterable[str]) -> bool:
+    """Tell whether a folder that holds `names` is one model: weights, and what they mean."""
+    known = set(names)
+    weights = any(name.endswith(_WEIGHTS) for name in known)
+    return weights and _CONFIG in known and not any(map(is_model, known))
+
+
 def local_file(path: Path) -> Path:
     """Return `path` once all of its shards are there. Raises PreflightFailed `not_found`."""
     first = path.with_name(shards_of(path.name)[0])
@@ -36,7 +46,10 @@ def local_file(path: Path) -> Path:
 
 
 def local_folder(path: Path, quant: str | None) -> Path:
-    """Return the GGUF file in `path` that `quant` means. Raises PreflightFailed."""
+    """Return the GGUF file in `path` that `quant` means, or `path` itself where it is a model.
+
+    Raises PreflightFailed.
+    """
     try:
         names = [entry.name for entry in path.iterdir()]
     except OSError as error:
@@ -44,6 +57,8 @@ def local_folder(path: Path, quant: str | None) -> Path:
         raise PreflightFailed(
             "not_found", f"the model folder {path} cannot be read: {reason}"
         ) from error
+    if is_model_folder(names):
+        return path
     return local_file(path / choose(names, quant, f"the folder {path}"))
 
 
@@ -61,6 +76,10 @@ def scan_model_dirs(dirs: Iterable[Path]) -> ModelScan:
     for top in dirs:
         for folder, inner, files in os.walk(top, onerror=unreadable, followlinks=False):
             inner.sort()
+            if is_model_folder(files):
+                found = _model_folder(top, Path(folder), files)
+                models.setdefault(found.id, found)
+                continue
             for file in sorted(files):
                 path = Path(folder) / file
                 if not is_model(file):
@@ -72,6 +91,16 @@ def scan_model_dirs(dirs: Iterable[Path]) -> ModelScan:
                 id_ = path.relative_to(top).with_suffix("").as_posix()
                 models.setdefault(id_, LocalModel(id=id_, path=path, size=size))
     return ModelScan(tuple(models[id_] for id_ in sorted(models)), tuple(problems))
+
+
+def _model_folder(top: Path, folder: Path, files: Iterable[str]) -> LocalModel:
+    inside = folder.relative_to(top).as_posix()
+    sizes = (_size(folder / name) for name in files if name.endswith(_WEIGHTS))
+    return LocalModel(
+        id=folder.name if inside == "." else inside,
+        path=folder,
+        size=sum(size for size in sizes if size is not None),
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -73,9 +73,8 @@ class FakeWorld:
     broken: str | None = None
     failures: list[ApiError] = field(default_factory=list)
 
-    def harness_for(self, request: LoadRequest) -> str:
-        """One harness for all."""
-        return "fake"
+    def check_harness(self, request: LoadRequest) -> None:
+        """Any will do."""
 
     async def prepare(
         self, request: LoadRequest, report: Callable[[Progress], None]
@@ -114,6 +113,7 @@ class FakePrepared:
     model: str
     required_mb: int
     capabilities: tuple[str, ...] = ("chat",)
+    harness_name: str = "fake"
 
     async def start(self, devices: tuple[int, ...], report: Report) -> FakeEngine:
         """Start it, when the world lets it."""

@@ -116,7 +116,7 @@ def test_discovery_says_what_the_machine_is(scene: Scene) -> None:
 
     assert found.keys() == {
         "hostname", "os", "kernel", "boot_id", "version", "cuda_version", "driver_version",
-        "cuda_unavailable_reason", "devices", "harnesses",
+        "cuda_unavailable_reason", "devices", "harnesses", "unusable_harnesses",
     }  # fmt: skip
     assert (found["version"], found["harnesses"]) == (__version__, ["llamacpp"])
     assert found["boot_id"]
