@@ -7,10 +7,10 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint types check fmt bench soak fuzz chaos agents sdks mutants nix-check lock clean
+.PHONY: help setup run test lint types check fmt bench soak soak-gateway fuzz chaos agents sdks mutants nix-check lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.dev ## Put the locked runtime and development packages into .venv
 	@:
@@ -37,6 +37,9 @@ fmt: setup ## Format the code and mend what can be mended
 
 bench: setup ## Measure (options: ARGS="...")
 	.venv/bin/python -m tests.bench $(ARGS)
+
+soak-gateway: setup ## Let the gateway have a bad day for 30 minutes: does it grow? (options: ARGS="--minutes 1")
+	.venv/bin/python -m tests.bench.peers.soak $(ARGS)
 
 soak: setup ## Drive a node's scheduling through a million random events (options: ARGS="...")
 	.venv/bin/python -m tests.soak $(ARGS)

@@ -1,5 +1,6 @@
 """What Prometheus sees. Labels are ids of the catalogue and names of the configuration, only."""
 
+import asyncio
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -118,6 +119,7 @@ class Metrics:
         self.device_free = Gauge(
             "cortex_device_vram_free_mb", "Memory free.", ("node", "device"), registry=registry
         )
+        self.tasks = Gauge("cortex_tasks", "Tasks of the event loop.", registry=registry)
         self._series: dict[tuple[str, str], Series] = {}
         self._models: dict[str, set[str]] = {}
         self._devices: dict[str, set[str]] = {}
@@ -131,7 +133,8 @@ class Metrics:
         return found
 
     def exposition(self) -> bytes:
-        """Return the text that Prometheus scrapes."""
+        """Return the text that Prometheus scrapes. On the event loop, whose tasks it counts."""
+        self.tasks.set(len(asyncio.all_tasks()))
         return generate_latest(self._registry)
 
     def observe_node(

@@ -336,6 +336,21 @@ def test_metrics_are_histograms_and_name_only_known_models(scene: Scene) -> None
     assert {"model_not_found", "model_infeasible"} <= codes
 
 
+def test_tasks_are_counted_where_they_live(scene: Scene) -> None:
+    """A task that nobody ends is a leak long before memory shows it; requests leave none."""
+
+    def tasks() -> float:
+        (line,) = [one for one in series(scene) if one.startswith("cortex_tasks ")]
+        return float(line.split()[1])
+
+    before = tasks()
+    for _ in range(5):
+        post_json(scene.cortex, CHAT, say(HOT))
+
+    assert before >= 1
+    eventually(lambda: tasks() <= before)
+
+
 def test_the_series_of_a_vanished_model_are_removed(scene: Scene) -> None:
     """A gauge that nobody sets any more would be a memory, shown as a fact."""
 
