@@ -19,7 +19,7 @@ the queue is long and nobody would read it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import ceil
 from typing import Literal, TypeAlias
 
@@ -29,6 +29,7 @@ from cortex_router.waiting_line import Ticket, WaitingLine
 FIRST_GUESS_SECS = 10.0
 LEARNING_RATE = 0.1
 LONGEST_RETRY_SECS = 600.0
+_SPARE_DEADLINES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,9 @@ class FairQueue:
         self._tickets[ticket.id] = ticket
         line = lane.newcomers
         line.append(ticket)
-        if ticket.deadline is not None:
-            heappush(self._deadlines, (ticket.deadline, ticket.id))
         seated = self._seat(lane, now)
-        if not seated:
+        if ticket.id not in self._seated_at:
+            self._watch(ticket)
             position = line.position(ticket) + (0 if line is lane.batch else lane.batch.count)
             outcomes.append(Queued(ticket, position, lane.eta_secs(position)))
         return (*outcomes, *seated)
@@ -187,6 +187,15 @@ class FairQueue:
                 return deadline
             heappop(self._deadlines)
         return None
+
+    def _watch(self, ticket: Ticket) -> None:
+        """Keep the deadline of one that waits; those of others are let go once they are many."""
+        if ticket.deadline is None:
+            return
+        heappush(self._deadlines, (ticket.deadline, ticket.id))
+        if len(self._deadlines) > 2 * len(self._tickets) + _SPARE_DEADLINES:
+            self._deadlines = [one for one in self._deadlines if self._late(*one) is not None]
+            heapify(self._deadlines)
 
     def _late(self, deadline: float, ticket_id: str) -> Ticket | None:
         """Return the ticket that this deadline is still about: it waits, and its id is not new."""

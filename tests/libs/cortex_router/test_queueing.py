@@ -114,6 +114,19 @@ def test_the_deadline_of_an_id_that_left_does_not_hit_its_successor() -> None:
     assert queue.queued("m") == 1
 
 
+@pytest.mark.parametrize("seats", [1, 3])
+def test_deadlines_of_those_who_wait_no_longer_are_let_go(seats: int) -> None:
+    """A busy queue must not remember everybody who ever came until their time would be over."""
+    queue = served(seats=seats)
+    queue.ask(ticket("0"), NOW)
+    for number in range(1, 1000):
+        queue.ask(ticket(str(number), deadline=NOW + 60), NOW)
+        queue.end(str(number - 1), NOW + 1)
+
+    assert len(queue._deadlines) < 100  # noqa: SLF001  # nothing else shows a leak so early
+    assert queue.next_deadline() is None
+
+
 def test_cancelling_frees_the_seat_for_the_next() -> None:
     """And cancelling somebody unknown is no error: it may just have ended."""
     queue = served()
