@@ -14,6 +14,9 @@ from cortex_core.errors import InternalError, InvalidRequest
 from cortex_neuron.exllama.vocabulary import Vocabulary
 
 _LONGEST_REASON = 300
+_STEPS = 3
+#: How llguidance says that the token is wrong, and not the grammar.
+_NOT_ALLOWED = "doesn't satisfy the grammar"
 
 
 class GrammarMask:
@@ -31,7 +34,7 @@ class GrammarMask:
         """Return a bit for each token, least significant first. Raises InvalidRequest."""
         bits: bytes = b"" if self._matcher.is_error() else self._matcher.compute_bitmask()
         if self._matcher.is_error():
-            raise InvalidRequest("the grammar of this answer became too complex to be kept to")
+            raise _too_complex()
         return bits
 
     def accept(self, token: int) -> None:
@@ -39,7 +42,9 @@ class GrammarMask:
         if self._matcher.is_stopped() and not self._matcher.is_error():
             return
         if not self._matcher.consume_token(token):
-            raise InternalError("a token came that the grammar of its answer does not allow")
+            if _NOT_ALLOWED in self._matcher.get_error():
+                raise InternalError("a token came that the grammar of its answer does not allow")
+            raise _too_complex()
 
 
 class Grammar:
@@ -83,9 +88,26 @@ class Grammars:
     def compile(self, source: str, *, param: str) -> Grammar:
         """Return a compiled grammar (llguidance's JSON). Blocking. Raises InvalidRequest."""
         matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=self._limits)
-        if matcher.is_error():
-            lines = matcher.get_error().strip().splitlines() or ["it says nothing"]
+        if reason := matcher.get_error() or _first_steps(matcher.deep_copy()):
             raise InvalidRequest(
-                f"{param!r} cannot be used: {lines[0][:_LONGEST_REASON]}", param=param
+                f"{param!r} cannot be used: {reason.strip().splitlines()[0][:_LONGEST_REASON]}",
+                param=param,
             )
         return Grammar(matcher)
+
+
+def _first_steps(matcher: Any) -> str:
+    """Return what fails in a grammar's first steps: much is only worked out when it is needed."""
+    for _ in range(_STEPS):
+        if matcher.is_stopped():
+            break
+        bits = int.from_bytes(matcher.compute_bitmask(), "little")
+        if not bits and not matcher.is_error():
+            return "nothing can begin it"
+        if not matcher.is_error():
+            matcher.consume_token((bits & -bits).bit_length() - 1)
+    return str(matcher.get_error())
+
+
+def _too_complex() -> InvalidRequest:
+    return InvalidRequest("the grammar of this answer became too complex to be kept to")
