@@ -18,7 +18,12 @@ from cortex_neuron.exllama.text_stream import Piece, TextStream
 
 
 class Writer(Protocol):
-    """Writes one answer as frames; any of them may be empty."""
+    """Writes one answer as frames; any of them may be empty.
+
+    `enough` is true when nothing more is wanted of it.
+    """
+
+    enough: bool
 
     def open(self) -> bytes:
         """Return what goes before the answer."""
@@ -124,7 +129,7 @@ async def _frames_of(
                     for token, logprob in zip_longest(tokens, logprobs):
                         tally.completion += 1
                         yield writer.say(text.feed(token, logprob))
-                        if text.stopped_by is not None:
+                        if text.stopped_by is not None or writer.enough:
                             yield writer.close(cut=False, stopped_by=text.stopped_by)
                             return
                 case Ended(reason, _):

@@ -14,6 +14,7 @@ class TextWriter:
     def __init__(
         self, head: dict[str, Any], index: int, vocabulary: Vocabulary, *, logprobs: bool
     ) -> None:
+        self.enough = False
         self._head = head
         self._index = index
         self._vocabulary = vocabulary

@@ -12,7 +12,7 @@ import structlog
 import torch
 from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob
 
-from cortex_core.errors import InternalError
+from cortex_core.errors import ApiError, InternalError
 from cortex_neuron.exllama.backend import Report
 from cortex_neuron.exllama.jobs import (
     Broke,
@@ -112,9 +112,8 @@ class ExLlamaV2Backend:
                 events += ((ticket, event) for event in self._read(ticket, running, result))
         for ticket, running in tuple(self._running.items()):
             if running.mask is not None and running.mask.failure is not None:
-                log.error("grammar.failed", exc_info=running.mask.failure)
                 self.cancel(ticket)
-                events.append((ticket, Broke(InternalError("the grammar failed inside an answer"))))
+                events.append((ticket, Broke(_as_api_error(running.mask.failure))))
         return events
 
     def cancel(self, ticket: int) -> None:
@@ -201,6 +200,14 @@ class ExLlamaV2Backend:
             for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         return tuple(TokenLogprob(own[at], tops[at]) for at in range(len(tokens)))
+
+
+def _as_api_error(failure: Exception) -> ApiError:
+    """Return why a grammar gave up, as its client is told."""
+    if isinstance(failure, ApiError):
+        return failure
+    log.error("grammar.failed", exc_info=failure)
+    return InternalError("the grammar failed inside an answer; the engine's log says why")
 
 
 def _row(tokens: torch.Tensor | None) -> list[int]:
