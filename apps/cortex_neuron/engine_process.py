@@ -33,6 +33,7 @@ from cortex_neuron.harness import Report
 log = structlog.get_logger()
 
 _LONGEST_EVENT = 1 << 20
+_LOOK_SECS = 0.5
 
 
 class EngineFailed(EngineStartFailed):
@@ -75,6 +76,7 @@ class EngineProcess:
         self._stdin, self._stdout = process.stdin, process.stdout
         self._title = title
         self._ending: Ending | None = None
+        self._swept = False
         self._output = EngineOutput(title, self._poisoned)
         self._drains = [asyncio.create_task(self._output.read(process.stderr))]
         self.ready: Mapping[str, Any] = {}
@@ -135,9 +137,8 @@ class EngineProcess:
 
     async def wait(self) -> Ending:
         """Return, once the child has ended, how it did; whatever it started has ended too."""
-        code = await self._process.wait()
+        code = await self._exit()
         if self._ending is None:
-            self._kill_group()
             with suppress(TimeoutError):  # somebody else may hold its stderr open
                 async with asyncio.timeout(1):
                     await asyncio.wait(self._drains[:1])
@@ -161,12 +162,12 @@ class EngineProcess:
             if timeout_secs > 0:
                 self._signal(signal.SIGTERM)
                 async with asyncio.timeout(timeout_secs):
-                    await self._process.wait()
+                    await self._exit()
         except TimeoutError:
             log.warning("engine.killed", model=self._title, waited_secs=timeout_secs)
         finally:
             self._signal(signal.SIGKILL)
-            await self._process.wait()
+            await self._exit()
             await self._close()
 
     async def _introduce(self, task: Mapping[str, Any], report: Report) -> None:
@@ -213,20 +214,32 @@ class EngineProcess:
                 self._poisoned(str(event.get("error") or "the engine said so"))
 
     def _poisoned(self, why: str) -> None:
-        if self.ready:
-            self.kill(Ending(Fault.DEVICE, f"its device failed: {why}"))
+        self.kill(Ending(Fault.DEVICE, f"its device failed: {why}"))
 
     async def _ended_by_itself(self) -> str:
         """Return how the child ended, with all that it had to say; make it end if it does not."""
         try:
             async with asyncio.timeout(2):
-                await asyncio.gather(self._process.wait(), self._drains[0])
+                await asyncio.gather(self._exit(), self._drains[0])
         except TimeoutError:
             self._signal(signal.SIGKILL)
-        return ending_of(await self._process.wait(), self._output.lines).reason
+        return ending_of(await self._exit(), self._output.lines).reason
+
+    async def _exit(self) -> int:
+        """Return the child's exit code, once it and whatever it started have ended.
+
+        Waiting for a process also waits for its pipes, which its own children may hold open.
+        """
+        waiting = asyncio.ensure_future(self._process.wait())
+        try:
+            while self._process.returncode is None:
+                await asyncio.wait([waiting], timeout=_LOOK_SECS)
+            self._kill_group()
+            return await waiting
+        finally:
+            waiting.cancel()
 
     async def _close(self) -> None:
-        self._kill_group()
         self._stdin.close()
         for task in self._drains:
             task.cancel()
@@ -239,7 +252,10 @@ class EngineProcess:
                 os.killpg(self._process.pid, number)
 
     def _kill_group(self) -> None:
-        """End what a dead child leaves behind; no new process has its number while there is any."""
+        """End what a dead child leaves behind; once: its number may be another's later."""
+        if self._swept:
+            return
+        self._swept = True
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -44,8 +44,6 @@ DECIDE_SECS = 2.0
 #: A failed model stays listed for so long, so that everybody who waited sees why. A load that did
 #: not fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
-#: What evicted engines held is waited for so long, and looked for this often.
-MEMORY_BACK_SECS, MEMORY_LOOK_SECS = 5.0, 0.1
 _OVER = frozenset({Status.FAILED, Status.UNLOADING})
 
 
@@ -148,7 +146,7 @@ class Registry:
         assert resident.engine is not None  # noqa: S101  # or it would be absent
         return resident, resident.engine
 
-    async def load(self, request: LoadRequest) -> LoadAnswer:
+    async def load(self, request: LoadRequest, caller: str = "") -> LoadAnswer:
         """Bring a model up, or join whoever is doing so. Raises the ApiError that stopped it."""
         resident = self._residents.get(request.model_id)
         while resident is not None and resident.status is Status.UNLOADING:
@@ -158,7 +156,7 @@ class Registry:
             if request.withdrawn:
                 raise ModelNotFound(f"nobody waits for {request.model_id!r}", param="model_id")
             resident = self._begin(request)
-        resident.heard(request)
+        resident.heard(request, caller)
         self._turns.stir()
         if request.wait:
             resident.awaited += 1
@@ -306,7 +304,7 @@ class Registry:
         self, resident: Resident, prepared: Prepared, after: Sequence[Resident]
     ) -> None:
         """Start the engine, once what others gave up for it is really there."""
-        if after and (missing := await self._missing_mb(resident)) > 0:
+        if after and (missing := await self._supervisor.missing_mb(resident.id)) > 0:
             log.warning("memory.not_back", model=resident.id, missing_mb=missing)
             raise self._room.short(resident.request, self._residents, reason="memory_not_back")
         try:
@@ -317,16 +315,6 @@ class Registry:
             raise self._room.short(
                 resident.request, self._residents, reason="out_of_memory"
             ) from error
-
-    async def _missing_mb(self, resident: Resident) -> int:
-        """Return what the promise lacks of free memory, once it has had the time to come back."""
-        deadline = time.monotonic() + MEMORY_BACK_SECS
-        while True:
-            await self._measure()
-            missing = self._ledger.missing_mb(resident.id)
-            if missing <= 0 or time.monotonic() > deadline:
-                return missing
-            await asyncio.sleep(MEMORY_LOOK_SECS)
 
     async def _measure(self) -> Mapping[str, Held]:
         return await self._workshop.measure(self.engines())

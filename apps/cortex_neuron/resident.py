@@ -8,6 +8,7 @@ from cortex_core.errors import ApiError, Unavailable
 from cortex_core.wire import Limit, LoadRequest, ModelInfo, Progress, Servable
 from cortex_neuron.admission import Admission
 from cortex_neuron.harness import Engine
+from cortex_neuron.intents import Intents
 from cortex_router import Life, Profile, Status, step
 
 #: How a node calls itself where only this node is looked at.
@@ -47,8 +48,8 @@ class Resident:
     tok_s_decode: float | None = None
     keep_alive_secs: float | None = None
     closed_for: str | None = None
-    wanted_since: float = field(default_factory=time.time)
-    heard_at: float = field(default_factory=time.time)
+    asked_at: float = field(default_factory=time.time)
+    intents: Intents = field(default_factory=Intents)
     awaited: int = 0
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,13 +69,10 @@ class Resident:
         """Take a step in its life. Raises IllegalTransition, which is a bug of ours."""
         self.status = step(self.status, event)
 
-    def heard(self, request: LoadRequest) -> None:
+    def heard(self, request: LoadRequest, caller: str) -> None:
         """Take in that somebody asks for it (again), and since when."""
-        self.heard_at = time.time()
         if request.waiting is not None:
-            self.request = self.request.model_copy(update={"waiting": request.waiting})
-            since = self.heard_at - request.waiting.oldest_secs
-            self.wanted_since = min(self.wanted_since, since)
+            self.intents.hear(request.waiting.by or caller, request.waiting, time.time())
 
     def profile(self, size_mb: int | None) -> Profile:
         """Return what placement and eviction have to know of it."""

@@ -87,7 +87,7 @@ class NodeApi:
     async def load(self, request: Request) -> HTTPResponse:
         """`POST /models/load`."""
         order = read_body(request, LoadRequest)
-        result = await self.registry.load(order)
+        result = await self.registry.load(order, request.ip)
         status = 200 if result.status == "loaded" else 202
         return answer(result.model_dump(mode="json", exclude_none=True), status)
 

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 Alive: TypeAlias = Callable[[Engine], Awaitable[bool]]
 """Asks an engine for its health: whether it says that it is well."""
 
+#: What evicted engines held is waited for so long, and looked for this often.
+MEMORY_BACK_SECS, MEMORY_LOOK_SECS = 5.0, 0.1
 #: Looks in the time that an engine may be silent.
 _LOOKS = 8
 _REPORT_EVERY_SECS = 0.25
@@ -88,6 +90,16 @@ class Supervisor:
     changed: Callable[[], None]
     moved: Callable[[], None]
     load_cycles: int = 0
+
+    async def missing_mb(self, model: str) -> int:
+        """Return what a promise lacks of free memory, once it has had the time to come back."""
+        deadline = time.monotonic() + MEMORY_BACK_SECS
+        while True:
+            await self.measure()
+            missing = self.ledger.missing_mb(model)
+            if missing <= 0 or time.monotonic() > deadline:
+                return missing
+            await asyncio.sleep(MEMORY_LOOK_SECS)
 
     async def start(self, resident: Resident, prepared: Prepared) -> None:
         """Bring the engine of a model up. Raises the ApiError that stopped it."""

@@ -147,8 +147,8 @@ class Turns:
 
     def _drop_if_hopeless(self, wanting: Wanting, now: float) -> None:
         resident = wanting.resident
-        lapsed = resident.request.withdrawn or now - resident.heard_at > self._lapse_secs
-        if lapsed and not resident.awaited:
+        resident.intents.lapse(now, self._lapse_secs)
+        if resident.intents.count == 0 and not resident.awaited:
             gone = Unavailable(f"nobody waits for {resident.id!r} any more", retry_after_secs=1)
             wanting.promised.set_exception(gone)
             return
@@ -185,9 +185,9 @@ class Turns:
 
 def _demand(wanting: Wanting, now: float) -> Demand:
     resident = wanting.resident
-    waiting = resident.request.waiting
+    since = resident.intents.since
     return Demand(
         profile=resident.profile(wanting.needed_mb),
-        count=max(1, waiting.count if waiting else 1),
-        since=min(resident.wanted_since, now),
+        count=max(1, resident.intents.count),
+        since=min(now, resident.asked_at if since is None else since),
     )

@@ -175,12 +175,16 @@ class ModelInfo(_Said):
 
 
 class Waiting(BaseModel):
-    """Who waits for a load: how many requests, and for how long the oldest has."""
+    """Who waits for a load: how many requests, and for how long the oldest has.
+
+    `by` names the gateway that they wait in; without it that is whoever has the caller's address.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: int = Field(ge=0)
     oldest_secs: float = Field(ge=0)
+    by: str | None = Field(default=None, max_length=128)
 
 
 class Residency(BaseModel):

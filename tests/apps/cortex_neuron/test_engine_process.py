@@ -12,8 +12,14 @@ import psutil
 import pytest
 
 from cortex_core.errors import EngineStartFailed
-from cortex_neuron.engine_process import EngineFailed, EngineProcess, child_environment
-from cortex_neuron.faults import Fault
+from cortex_core.wire import Device
+from cortex_neuron.engine_process import (
+    EngineFailed,
+    EngineProcess,
+    child_environment,
+    device_environment,
+)
+from cortex_neuron.faults import Ending, Fault
 
 READY = """
 import json, sys, os, signal
@@ -158,6 +164,93 @@ async def test_a_flood_on_stderr_and_stdout_blocks_nobody() -> None:
 
     assert "status 7" in (await child.wait()).reason
     await child.stop(1)
+
+
+async def test_progress_is_reported_before_it_is_ready() -> None:
+    """As often as the engine likes; what is no number is skipped."""
+    said = list[tuple[int, int | None]]()
+    middle = "\n".join(
+        f"print(json.dumps({event!r}), flush=True)"
+        for event in (
+            {"event": "progress", "done": 1, "total": 4},
+            {"event": "progress", "done": "half"},
+            {"event": "progress", "done": 2, "total": None},
+        )
+    )
+    child = await EngineProcess.start(
+        engine(middle),
+        {"url": "x"},
+        title="toy",
+        environment=child_environment(os.environ, {}),
+        timeout_secs=20,
+        report=lambda done, total: said.append((done, total)),
+    )
+    await child.stop(5)
+
+    assert said == [(1, 4), (2, None)]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "print('CUDA error: an illegal memory access', file=sys.stderr, flush=True)",
+        "print(json.dumps({'event': 'fault', 'error': 'illegal access'}), flush=True)",
+    ],
+)
+async def test_an_engine_whose_device_failed_is_killed_at_once(after: str) -> None:
+    """It need not end by itself: nothing it says from then on is of use."""
+    ready = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])"
+    child = await start(engine(ready, f"signal.sigwait([signal.SIGUSR1]); {after}"))
+    os.kill(child.pid, signal.SIGUSR1)
+    ending = await child.wait()
+
+    assert ending.fault is Fault.DEVICE
+    assert not child.alive
+    await child.stop(1)
+
+
+async def test_a_device_that_fails_while_it_loads_fails_the_start() -> None:
+    """The engine is killed, however it means to go on."""
+    said = "print('CUDA error: an illegal memory access', file=sys.stderr, flush=True)"
+    with pytest.raises(EngineFailed) as caught:
+        await start(engine(f"{said}; signal.pause()"))
+
+    assert caught.value.fault is Fault.DEVICE
+
+
+async def test_an_engine_that_is_killed_for_a_reason_ends_for_it() -> None:
+    """Whoever waits hears why, and not that there was a signal."""
+    child = await start(engine())
+    child.kill(Ending(Fault.HUNG, "it hangs"))
+
+    assert await child.wait() == Ending(Fault.HUNG, "it hangs")
+    await child.stop(1)
+
+
+async def test_a_crash_takes_what_the_engine_started_along() -> None:
+    """Workers of a tensor-parallel engine must not keep its memory."""
+    middle = "import subprocess; child = subprocess.Popen(['sleep', '600'])"
+    after = "sys.stdin.readline(); os._exit(1)"
+    child = await start(engine(middle, after))
+    grandchildren = psutil.Process(child.pid).children()
+    os.kill(child.pid, signal.SIGKILL)
+    await child.wait()
+    _, alive = psutil.wait_procs(grandchildren, timeout=5)
+    await child.stop(1)
+
+    assert len(grandchildren) == 1
+    assert alive == []
+
+
+def test_an_engine_sees_its_devices_and_no_others() -> None:
+    """By UUID in the order of the bus; on the CPU none at all."""
+    cards = (Device(index=1, uuid="GPU-b"), Device(index=2, uuid="MIG-c"))
+
+    assert device_environment(cards) == {
+        "CUDA_VISIBLE_DEVICES": "GPU-b,MIG-c",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    assert device_environment([Device(index=0, kind="cpu")])["CUDA_VISIBLE_DEVICES"] == ""
 
 
 PARENT = """

@@ -175,3 +175,26 @@ async def test_a_closing_model_serves_its_queue_first() -> None:
     assert served == ["queued"]
     assert node.status("b") is Status.LOADED
     await node.registry.close(0)
+
+
+async def test_what_one_gateway_withdraws_the_others_still_want() -> None:
+    """Each speaks for its own clients; the load goes when the last of them gives up."""
+    node = desk(sizes={"a": 12, "b": 12}, swapping=AT_ONCE)
+    await node.registry.load(load("a"))
+    resident = node.registry.residents["a"]
+
+    async with resident.admission.seat():
+        for gateway in ("10.0.0.1", "10.0.0.2"):
+            waits = asyncio.create_task(node.registry.load(intent("b"), gateway))
+            await until(lambda: node.status("b") is Status.QUEUED)
+            waits.cancel()
+        await until(lambda: node.registry.residents["b"].intents.count == 2)
+        await node.registry.load(intent("b", count=0), "10.0.0.1")
+        await until(lambda: resident.closed_for == "b")
+        one_left = node.registry.residents["b"].intents.count
+        await node.registry.load(intent("b", count=0), "10.0.0.2")
+        await until(lambda: resident.closed_for is None)
+
+    assert one_left == 1
+    assert node.status("a") is Status.LOADED
+    await node.registry.close(0)
