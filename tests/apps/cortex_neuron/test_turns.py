@@ -184,17 +184,20 @@ async def test_what_one_gateway_withdraws_the_others_still_want() -> None:
     resident = node.registry.residents["a"]
 
     async with resident.admission.seat():
-        for gateway in ("10.0.0.1", "10.0.0.2"):
-            waits = asyncio.create_task(node.registry.load(intent("b"), gateway))
-            await until(lambda: node.status("b") is Status.QUEUED)
-            waits.cancel()
+        coming = [
+            asyncio.create_task(node.registry.load(intent("b"), gateway))
+            for gateway in ("10.0.0.1", "10.0.0.2")
+        ]
+        await until(lambda: node.status("b") is not None)
         await until(lambda: node.registry.residents["b"].intents.count == 2)
         await node.registry.load(intent("b", count=0), "10.0.0.1")
         await until(lambda: resident.closed_for == "b")
         one_left = node.registry.residents["b"].intents.count
         await node.registry.load(intent("b", count=0), "10.0.0.2")
         await until(lambda: resident.closed_for is None)
+        refused = await asyncio.gather(*coming, return_exceptions=True)
 
     assert one_left == 1
+    assert [type(one) for one in refused] == [Unavailable, Unavailable]
     assert node.status("a") is Status.LOADED
     await node.registry.close(0)
