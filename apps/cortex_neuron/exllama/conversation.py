@@ -70,17 +70,21 @@ class ChatWriter:
     def _write(self, events: list[AnswerEvent]) -> bytes:
         frames: list[bytes] = []
         for event in events:
-            self._in_text = isinstance(event, TextDelta)
             match event:
+                case TextDelta(""):
+                    continue
                 case ReasoningDelta(text):
+                    self._in_text = False
                     self._rows.take(text)
                     self.reasoning_tokens = self._said
                     frames.append(self._frame({"reasoning_content": text}))
                 case TextDelta(text):
+                    self._in_text = True
                     rows = self._rows.take(text)
                     odds = {"logprobs": self._logprobs(rows)} if rows else {}
                     frames.append(self._frame({"content": text}, **odds))
                 case ToolCallDelta():
+                    self._in_text = False
                     self._rows.clear()
                     frames.append(self._frame({"tool_calls": [_call(event)]}))
                     if self._one_call:
