@@ -21,6 +21,10 @@ VOCABULARY = bytes_vocabulary()
 READERS = {name: reader(name) for name in TEMPLATES}
 TOOLS = [WEATHER, CLOCK]
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
+ARGUMENTS: dict[str, list[dict[str, str]]] = {
+    "get_weather": [{"city": "Oslo"}, {"city": "Rome"}],
+    "clock": [{}],
+}
 HEAD = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
@@ -116,12 +120,7 @@ def test_a_required_call_is_a_call(template: str, random: Random, thinks: bool |
     assert calls
     for call in calls:
         arguments = json.loads(call["function"]["arguments"])
-        assert (
-            arguments
-            in {"get_weather": [{"city": "Oslo"}, {"city": "Rome"}], "clock": [{}]}[
-                call["function"]["name"]
-            ]
-        )
+        assert arguments in ARGUMENTS[call["function"]["name"]]
     if thinks is False:
         assert "reasoning_content" not in said["message"]
 
