@@ -20,10 +20,11 @@ from cortex_neuron.exllama.text_stream import Piece, TextStream
 class Writer(Protocol):
     """Writes one answer as frames; any of them may be empty.
 
-    `enough` is true when nothing more is wanted of it.
+    `enough` is true when nothing more is wanted of it; `reasoning_tokens` counts its thoughts.
     """
 
     enough: bool
+    reasoning_tokens: int
 
     def open(self) -> bytes:
         """Return what goes before the answer."""
@@ -55,11 +56,15 @@ class Tally:
     prompts: Mapping[int, int]
     completion: int = 0
     cached: dict[int, int] = field(default_factory=dict)
+    writers: Sequence[Writer] = ()
 
     @classmethod
     def of(cls, choices: Sequence[Choice]) -> "Tally":
         """Return what `choices` cost before they begin. Answers to one prompt share it."""
-        return cls({choice.prompt: len(choice.job.prompt) for choice in choices})
+        return cls(
+            {choice.prompt: len(choice.job.prompt) for choice in choices},
+            writers=[choice.writer for choice in choices],
+        )
 
     def begin(self, choice: Choice, cached: int) -> None:
         """Take in how much of its prompt a choice found: the first of several reads it for all."""
@@ -71,6 +76,7 @@ class Tally:
             prompt=sum(self.prompts.values()),
             completion=self.completion,
             cached=sum(self.cached.values()),
+            reasoning=sum(writer.reasoning_tokens for writer in self.writers) or None,
         )
 
 

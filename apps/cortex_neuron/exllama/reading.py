@@ -100,7 +100,7 @@ class Reader:
                 generation=generation,
                 sampling=sampling,
                 grammar=grammar,
-                ends=self._vocabulary.eos_ids,
+                ends=self._prompts.stop_tokens,
                 hidden=self._vocabulary.special,
             )
             for copy in range(generation.choices):

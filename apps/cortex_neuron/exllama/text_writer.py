@@ -15,6 +15,7 @@ class TextWriter:
         self, head: dict[str, Any], index: int, vocabulary: Vocabulary, *, logprobs: bool
     ) -> None:
         self.enough = False
+        self.reasoning_tokens = 0
         self._head = head
         self._index = index
         self._vocabulary = vocabulary
