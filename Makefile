@@ -60,8 +60,8 @@ sdks: setup ## Run the official SDKs' own test suites against cortex (fetches th
 mutants: setup ## Plant bugs in placement and eviction and count those that tests notice (minutes)
 	.venv/bin/python -m tests.mutation $(ARGS)
 
-nix-check: ## Check the flake, the modules and the units
-	@if [ -x checks/nix-check ]; then exec checks/nix-check; else echo "nix checks arrive with the flake"; fi
+nix-check: setup ## Check the flake, the NixOS modules and their units (Linux, root; options: ARGS="--nixpkgs DIR")
+	@exec checks/nix-check $(ARGS)
 
 lock: setup ## Write both lock files anew (newest versions: LOCK_FLAGS=--upgrade)
 	$(LOCK) --group bootstrap --extra gateway --extra neuron --extra llamacpp \

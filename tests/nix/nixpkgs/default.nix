@@ -1,0 +1,6 @@
+{
+  system ? builtins.currentSystem,
+  config ? { },
+  ...
+}:
+import ./pkgs.nix { inherit system config; }

@@ -1,0 +1,145 @@
+# A small stand-in for nixpkgs' lib: as much of it as this project's Nix files use, so that they can
+# be evaluated where there is Nix and no nixpkgs. The real one is the reference: `nix-check
+# --nixpkgs DIR` asks it the same questions.
+let
+  inherit (builtins)
+    attrNames
+    concatMap
+    concatStringsSep
+    elem
+    isList
+    listToAttrs
+    map
+    mapAttrs
+    match
+    ;
+  modules = import ./modules.nix;
+  properties = import ./properties.nix;
+
+  isPlainWord = text: match "[[:alnum:],._+:@%/-]+" text != null;
+in
+rec {
+  inherit (modules) evalModules types isOption;
+  inherit (properties)
+    mkDefault
+    mkForce
+    mkIf
+    mkMerge
+    mkOverride
+    ;
+  inherit (builtins)
+    all
+    any
+    attrNames
+    attrValues
+    concatMap
+    concatStringsSep
+    elem
+    filter
+    foldl'
+    fromTOML
+    hasAttr
+    head
+    isAttrs
+    isBool
+    isList
+    isString
+    length
+    listToAttrs
+    map
+    mapAttrs
+    readDir
+    removeAttrs
+    splitVersion
+    tail
+    toJSON
+    ;
+
+  mkOption = fields: { _type = "option"; } // fields;
+  mkEnableOption =
+    what:
+    mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to enable ${what}.";
+    };
+  mkPackageOption =
+    pkgs: name:
+    {
+      default ? name,
+      extraDescription ? "",
+      ...
+    }:
+    mkOption {
+      type = types.package;
+      default = pkgs.${default};
+      description = "The ${name} package to use. ${extraDescription}";
+    };
+  literalExpression = text: {
+    _type = "literalExpression";
+    inherit text;
+  };
+  literalMD = text: {
+    _type = "literalMD";
+    inherit text;
+  };
+
+  nameValuePair = name: value: { inherit name value; };
+  genAttrs = names: make: listToAttrs (map (name: nameValuePair name (make name)) names);
+  mapAttrsToList = change: set: map (name: change name set.${name}) (attrNames set);
+  mapAttrs' = change: set: listToAttrs (mapAttrsToList change set);
+  concatMapAttrs =
+    change: set: builtins.foldl' (all: one: all // one) { } (mapAttrsToList change set);
+  filterAttrs =
+    keep: set: removeAttrs set (builtins.filter (name: !keep name set.${name}) (attrNames set));
+  getAttrs = names: set: genAttrs names (name: set.${name});
+  optionalAttrs = condition: set: if condition then set else { };
+
+  optional = condition: value: if condition then [ value ] else [ ];
+  optionals = condition: values: if condition then values else [ ];
+  optionalString = condition: text: if condition then text else "";
+  unique = builtins.foldl' (seen: one: if elem one seen then seen else seen ++ [ one ]) [ ];
+  flatten = value: if isList value then concatMap flatten value else [ value ];
+
+  concatStrings = concatStringsSep "";
+  concatMapStrings = change: values: concatStrings (map change values);
+  concatMapStringsSep = separator: change: values: concatStringsSep separator (map change values);
+  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  hasSuffix =
+    suffix: text:
+    let
+      rest = builtins.stringLength text - builtins.stringLength suffix;
+    in
+    rest >= 0 && builtins.substring rest (-1) text == suffix;
+  removeSuffix =
+    suffix: text:
+    if hasSuffix suffix text then
+      builtins.substring 0 (builtins.stringLength text - builtins.stringLength suffix) text
+    else
+      text;
+  boolToString = value: if value then "true" else "false";
+  escapeShellArg =
+    value:
+    let
+      text = toString value;
+    in
+    if isPlainWord text then text else "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
+  escapeShellArgs = concatMapStringsSep " " escapeShellArg;
+
+  importTOML = file: builtins.fromTOML (builtins.readFile file);
+  getExe' = package: program: "${package}/bin/${program}";
+  getExe = package: getExe' package package.meta.mainProgram;
+  makeBinPath = concatMapStringsSep ":" (package: "${package}/bin");
+  makeLibraryPath = concatMapStringsSep ":" (package: "${package}/lib");
+  inherit (builtins) readFile replaceStrings elemAt;
+  versionAtLeast = one: other: builtins.compareVersions one other >= 0;
+
+  # Sources are only named here, never copied.
+  fileset = {
+    toSource = { root, ... }: root;
+    unions = files: files;
+    maybeMissing = file: file;
+  };
+  licenses = genAttrs [ "gpl3Plus" ] (name: name);
+  platforms = genAttrs [ "linux" "darwin" "unix" ] (name: [ name ]);
+}

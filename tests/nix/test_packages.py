@@ -1,0 +1,37 @@
+"""The packages: what pyproject.toml asks for is in nixpkgs, in versions that satisfy it."""
+
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.nix.asking import Nix, Refused, mistake
+
+
+def unmet(nix: Nix, source: Path) -> list[str]:
+    """Return the requirements that nixpkgs' version does not meet."""
+    return [
+        f"{one['name']}: nixpkgs has {one['value']}"
+        for one in nix.ask("versions", source)
+        if not Requirement(one["name"]).specifier.contains(one["value"])
+    ]
+
+
+def test_nixpkgs_has_what_is_required(nix: Nix, source: Path) -> None:
+    """Every range admits the version in nixpkgs."""
+    assert unmet(nix, source) == []
+
+
+def test_a_range_that_nixpkgs_does_not_meet_is_seen(nix: Nix, source: Path) -> None:
+    """A lower bound newer than nixpkgs fails the check."""
+    mistake(source, "pyproject.toml", "typer>=0.20", "typer>=0.99")
+
+    assert [one.split(":")[0] for one in unmet(nix, source)] == ["typer>=0.99,<1"] * 2
+
+
+def test_a_dependency_that_nixpkgs_lacks_is_seen(nix: Nix, source: Path) -> None:
+    """A new one that is no package there fails the check, and is named."""
+    mistake(source, "pyproject.toml", '"orjson>=3.11,<4",\n', '"no-such-thing>=1",\n')
+
+    with pytest.raises(Refused, match="no-such-thing"):
+        nix.ask("versions", source)
