@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortex_core.errors import PreflightFailed
-from cortex_neuron.sources.choose import choose, is_model, shards_of
+from cortex_neuron.sources.choose import choose, is_model, is_model_folder, shards_of
 
 _WEIGHTS = ".safetensors"
-_CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +26,6 @@ class ModelScan:
 
     models: tuple[LocalModel, ...]
     problems: tuple[str, ...]
-
-
-def is_model_folder(names: Iterable[str]) -> bool:
-    """Tell whether a folder that holds `names` is one model: weights, and what they mean."""
-    known = set(names)
-    weights = any(name.endswith(_WEIGHTS) for name in known)
-    return weights and _CONFIG in known and not any(map(is_model, known))
 
 
 def local_file(path: Path) -> Path:

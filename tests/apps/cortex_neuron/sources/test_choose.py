@@ -3,7 +3,17 @@
 import pytest
 
 from cortex_core.errors import PreflightFailed
-from cortex_neuron.sources.choose import choose, is_model, quant_of, shards_of
+from cortex_neuron.sources.choose import (
+    choose,
+    files_needed,
+    is_model,
+    is_model_folder,
+    is_quant_of,
+    missing_shards,
+    model_folders,
+    quant_of,
+    shards_of,
+)
 
 REPO = [
     "README.md",
@@ -85,3 +95,52 @@ def test_shards_belong_together() -> None:
     assert shards_of("m.gguf") == ("m.gguf",)
     assert quant_of("SmolLM2-135M-Instruct.Q4_1.gguf") == "Q4_1"
     assert quant_of("plain.gguf") is None
+
+
+def test_a_model_of_safetensors_is_a_folder() -> None:
+    """Weights and what they mean, and no GGUF: that is another model in the same place."""
+    assert is_model_folder(["config.json", "a.safetensors"])
+    assert not is_model_folder(["config.json", "a.bin"])
+    assert not is_model_folder(["a.safetensors"])
+    assert not is_model_folder(["config.json", "a.safetensors", "a.gguf"])
+    assert model_folders(["config.json", "4bpw/config.json", "4bpw/m.safetensors"]) == ("4bpw",)
+
+
+def test_only_what_is_loaded_is_needed() -> None:
+    """No second copy of the weights, no adapter, nothing of other folders; weights come last."""
+    names = [
+        "config.json", "README.md", "model.safetensors", "consolidated.safetensors",
+        "adapter_model.safetensors", "additional_chat_templates/tool_use.jinja", "x/config.json",
+        "x/model.safetensors",
+    ]  # fmt: skip
+
+    assert files_needed(names, "") == (
+        "additional_chat_templates/tool_use.jinja",
+        "config.json",
+        "model.safetensors",
+    )
+    assert files_needed(names, "x") == ("x/config.json", "x/model.safetensors")
+    assert files_needed(["consolidated.safetensors"], "") == ("consolidated.safetensors",)
+
+
+def test_shards_that_are_promised_are_missed() -> None:
+    """By the names of the others; a name that promises 99999 is answered with few."""
+    here = ["m-00001-of-00003.safetensors", "m-00003-of-00003.safetensors"]
+
+    assert missing_shards(here) == ("m-00002-of-00003.safetensors",)
+    assert missing_shards(["model.safetensors"]) == ()
+    assert len(missing_shards(["m-00001-of-99999.safetensors"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("quant", "repo", "expected"),
+    [
+        ("4.0bpw", "org/Model-4.0bpw-exl2", True),
+        ("4", "org/Model-exl2-4_0bpw", True),
+        ("gptq", "org/Model-GPTQ", True),
+        ("6.0bpw", "org/Model-4.0bpw-exl2", False),
+    ],
+)
+def test_a_repository_may_be_of_one_quant(quant: str, repo: str, *, expected: bool) -> None:
+    """Its name says so."""
+    assert is_quant_of(quant, repo) is expected
