@@ -1,12 +1,21 @@
 """Models that already lie on this machine's disk."""
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cortex_core.errors import PreflightFailed
-from cortex_neuron.sources.choose import choose, is_model, is_model_folder, shards_of
+from cortex_neuron.sources.choose import (
+    choose,
+    is_model,
+    is_model_folder,
+    is_quant_of,
+    means,
+    no_such_quant,
+    shards_of,
+)
 
 _WEIGHTS = ".safetensors"
 
@@ -38,20 +47,25 @@ def local_file(path: Path) -> Path:
 
 
 def local_folder(path: Path, quant: str | None) -> Path:
-    """Return the GGUF file in `path` that `quant` means, or `path` itself where it is a model.
+    """Return what `quant` means in `path`: a GGUF file, `path` itself, or a folder in it.
 
     Raises PreflightFailed.
     """
-    try:
-        names = [entry.name for entry in path.iterdir()]
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise PreflightFailed(
-            "not_found", f"the model folder {path} cannot be read: {reason}"
-        ) from error
+    names = _names(path)
     if is_model_folder(names):
-        return path
-    return local_file(path / choose(names, quant, f"the folder {path}"))
+        if quant is None or is_quant_of(quant, path.name) or _says(path, quant):
+            return path
+        raise no_such_quant(quant, (), f"the folder {path}")
+    inner = [] if any(map(is_model, names)) else [path / name for name in sorted(names)]
+    folders = [one for one in inner if _is_folder(one) and is_model_folder(_names(one))]
+    if not folders:
+        return local_file(path / choose(names, quant, f"the folder {path}"))
+    if quant is None and len(folders) == 1:
+        return folders[0]
+    for folder in folders:
+        if quant is not None and (means(quant, folder.name) or _says(folder, quant)):
+            return folder
+    raise no_such_quant(quant, [one.name for one in folders], f"the folder {path}")
 
 
 def scan_model_dirs(dirs: Iterable[Path]) -> ModelScan:
@@ -93,6 +107,32 @@ def _model_folder(top: Path, folder: Path, files: Iterable[str]) -> LocalModel:
         path=folder,
         size=sum(size for size in sizes if size is not None),
     )
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise PreflightFailed(
+            "not_found", f"the model folder {folder} cannot be read: {reason}"
+        ) from error
+
+
+def _says(folder: Path, quant: str) -> bool:
+    """Whether the model's config.json says that it is of this quant."""
+    try:
+        said = json.loads((folder / "config.json").read_bytes())["quantization_config"]
+        return means(quant, str(said["bits"])) or means(quant, str(said["quant_method"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Models on this machine's disk."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,43 @@ def test_the_first_folder_wins_and_problems_are_told(tmp_path: Path) -> None:
 
     assert [model.path for model in found.models] == [tmp_path / "one/a.gguf"]
     assert len(found.problems) == 2
+
+
+def lay_folder(folder: Path, bits: float) -> Path:
+    """Write what looks like an EXL2 model."""
+    lay(folder, "model.safetensors", "tokenizer.json")
+    said = {"quantization_config": {"quant_method": "exl2", "bits": bits}}
+    (folder / "config.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.mark.parametrize("quant", [None, "4.0bpw", "4", "exl2"])
+def test_a_folder_of_safetensors_is_a_model(
+    tmp_path: Path, fetching: Fetching, quant: str | None
+) -> None:
+    """Of the quant that its config.json says."""
+    folder = lay_folder(tmp_path / "model", 4.0)
+
+    assert resolve(FolderSource(folder), quant, fetching) == folder
+
+
+def test_a_folder_of_another_quant_is_not_taken_for_it(tmp_path: Path, fetching: Fetching) -> None:
+    """Half a byte for a weight where a whole one was asked for."""
+    folder = lay_folder(tmp_path / "model", 4.0)
+    with pytest.raises(PreflightFailed) as caught:
+        resolve(FolderSource(folder), "8.0bpw", fetching)
+
+    assert caught.value.kind == "quant_not_found"
+
+
+def test_a_folder_may_hold_one_model_for_each_quant(tmp_path: Path, fetching: Fetching) -> None:
+    """By the folders' names, or by what their configs say; the nearest is named."""
+    four, six = lay_folder(tmp_path / "4.0bpw", 4.0), lay_folder(tmp_path / "large", 6.5)
+
+    assert resolve(FolderSource(tmp_path), "4bpw", fetching) == four
+    assert resolve(FolderSource(tmp_path), "6.5bpw", fetching) == six
+    with pytest.raises(PreflightFailed) as caught:
+        resolve(FolderSource(tmp_path), "4.5bpw", fetching)
+    with pytest.raises(PreflightFailed):
+        resolve(FolderSource(tmp_path), None, fetching)
+    assert (caught.value.kind, caught.value.extra["nearest"]) == ("quant_not_found", "4.0bpw")
