@@ -16,6 +16,8 @@ from cortex_core.plugins import load_object
 from cortex_core.settings import Address, NeuronSettings, SwappingSettings
 from cortex_core.wire import Discovery, Health, ModelInfo, ModelLoad
 from cortex_neuron.activation import Activator
+from cortex_neuron.attached import HARNESS as ATTACHED
+from cortex_neuron.attached import Attachments
 from cortex_neuron.discovery import probe_machine
 from cortex_neuron.engine_health import HealthCheck
 from cortex_neuron.harnesses import Harnesses, make_harnesses
@@ -77,7 +79,7 @@ class Neuron:
             driver_version=machine.driver_version,
             cuda_unavailable_reason=machine.cuda_unavailable_reason,
             devices=machine.devices,
-            harnesses=tuple(harnesses.usable),
+            harnesses=(*harnesses.usable, *([ATTACHED] if settings.harness.openai.servers else [])),
             unusable_harnesses=dict(harnesses.unusable),
         )
         ledger = Ledger({d.index: d.vram_total_mb for d in machine.devices})
@@ -89,12 +91,14 @@ class Neuron:
             connect=ENGINE_CONNECT_SECS, first_byte=timeouts.first_byte, idle=timeouts.idle
         )
         self._uplink = Uplink(limits, keep_alive=False)
+        self._attachments = Attachments(settings.harness.openai, self._uplink)
         self._workshop = NodeWorkshop(
             meters=self._meters,
             devices=machine.devices,
             ledger=ledger,
             alive=HealthCheck(self._uplink),
             harnesses=harnesses,
+            attachments=self._attachments,
             settings=settings,
         )
         devices = tuple(Device(index=d.index, total_mb=d.vram_total_mb) for d in machine.devices)
@@ -151,6 +155,7 @@ class Neuron:
         tasks = [
             asyncio.create_task(self._read_meters()),
             asyncio.create_task(self._scan_and_activate()),
+            asyncio.create_task(self._attachments.run(self._registry)),
         ]
         try:
             yield
@@ -234,8 +239,8 @@ class Neuron:
             models=tuple(
                 ModelLoad(
                     id=r.id,
-                    in_flight=r.admission.in_flight,
-                    queue_depth=r.admission.queue_depth,
+                    in_flight=r.in_flight,
+                    queue_depth=r.queue_depth,
                     max_in_flight=r.admission.max_in_flight,
                     max_queue_depth=r.admission.max_queue_depth,
                     rejected=r.admission.rejected,
@@ -244,6 +249,7 @@ class Neuron:
                 )
                 for r in self._registry.residents.values()
             ),
+            attached=self._attachments.report(),
         )
 
 

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 import structlog
 
@@ -33,8 +32,9 @@ from cortex_neuron.harness import Engine
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.resident import Resident
 from cortex_neuron.room import Room
-from cortex_neuron.supervision import Prepared, Restarts, Supervisor
+from cortex_neuron.supervision import Restarts, Supervisor
 from cortex_neuron.turns import LAPSE_SECS, Turns
+from cortex_neuron.world import Prepared, Workshop
 from cortex_router import Life, Status, Swapping
 
 log = structlog.get_logger()
@@ -45,25 +45,6 @@ DECIDE_SECS = 2.0
 #: not fit or was badly asked for has not failed: it was refused, and whoever asked has been told.
 FAILED_ROW_SECS = 30.0
 _OVER = frozenset({Status.FAILED, Status.UNLOADING})
-
-
-class Workshop(Protocol):
-    """What the registry needs from the world: files, engines and readings."""
-
-    def check_harness(self, request: LoadRequest) -> None:
-        """Raise InvalidRequest when the request names a harness that cannot be used here."""
-
-    async def prepare(self, request: LoadRequest, report: Callable[[Progress], None]) -> Prepared:
-        """Fetch and read the model. Raises PreflightFailed."""
-
-    async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, Held]:
-        """Return what each engine holds on each device, after refreshing the ledger's reading."""
-
-    def trouble(self, devices: tuple[int, ...]) -> str | None:
-        """Return what is wrong with one of `devices`, None when all are well."""
-
-    async def alive(self, engine: Engine) -> bool:
-        """Return whether the engine says that it is well."""
 
 
 class Registry:
@@ -84,7 +65,7 @@ class Registry:
         self._workshop = workshop
         self._ledger = ledger
         self._room = room
-        self._admission = admission
+        self.admission = admission
         self._timeouts = timeouts
         self._residents: dict[str, Resident] = {}
         self._tell_change: Callable[[], None] = lambda: None
@@ -184,6 +165,13 @@ class Registry:
         resident = self._residents.get(model)
         if resident is None:
             raise ModelNotFound(f"the model {model!r} is not loaded on this node", param="model_id")
+        if resident.attached_to is not None:
+            raise InvalidRequest(
+                f"{model!r} is on the server {resident.attached_to!r}, which this node does not "
+                "stop; unload it there",
+                code="not_ours",
+                param="model_id",
+            )
         if resident.status is Status.UNLOADING:
             await resident.gone.wait()
             return
@@ -196,6 +184,26 @@ class Registry:
             if resident.overstays(now):
                 log.info("model.idle", model=resident.id)
                 self._leave(resident, drain_secs=0)
+
+    def adopt(self, resident: Resident) -> bool:
+        """Enter a model that somebody else runs; False when its id is taken."""
+        if self._closing or resident.id in self._residents:
+            return False
+        self._residents[resident.id] = resident
+        self._moved()
+        return True
+
+    def dismiss(self, resident: Resident) -> None:
+        """Take out a model that somebody else ran."""
+        resident.admission.close(Unavailable(f"the model {resident.id!r} has gone"))
+        if self._residents.get(resident.id) is resident:
+            del self._residents[resident.id]
+        resident.gone.set()
+        self._moved()
+
+    def touch(self) -> None:
+        """Say that something may have changed about a model."""
+        self._changed()
 
     def device_failed(self, device: int, reason: str) -> None:
         """End every engine on a device that computes no more: its requests must not wait for it."""
@@ -231,9 +239,9 @@ class Registry:
             request=request,
             harness=request.harness,
             admission=Admission(
-                max_in_flight=self._admission.max_in_flight or 1,
-                max_queue_depth=self._admission.max_queue_depth,
-                max_wait_secs=self._admission.max_wait_secs,
+                max_in_flight=self.admission.max_in_flight or 1,
+                max_queue_depth=self.admission.max_queue_depth,
+                max_wait_secs=self.admission.max_wait_secs,
                 changed=self._changed,
             ),
             progress=Progress(phase="queued", started_at=time.time()),

@@ -17,6 +17,14 @@ HERE = "self"
 _MEANT_TO_SERVE = frozenset({Status.LOADED, Status.RECOVERING})
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a server that others use too says it works on, and what waits in it."""
+
+    running: int
+    waiting: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Resident:
     """The state of one model from the moment its load is asked for until it has gone.
@@ -24,6 +32,8 @@ class Resident:
     `decided` is done when memory is promised or refused, `arrived` when it serves or failed, `gone`
     when its process has ended and its memory is back. `closed_for` is the model it makes way for:
     it takes no new requests and ends those it has. `awaited` counts callers who hold on for it.
+    `attached_to` is the server that has it, where this node does not run it; `trouble` says what
+    keeps it from serving.
     """
 
     request: LoadRequest
@@ -51,6 +61,9 @@ class Resident:
     asked_at: float = field(default_factory=time.time)
     intents: Intents = field(default_factory=Intents)
     awaited: int = 0
+    attached_to: str | None = None
+    trouble: str | None = None
+    elsewhere: Elsewhere | None = None
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,17 +116,29 @@ class Resident:
     def overstays(self, now: float) -> bool:
         """Tell whether it has been idle for longer than whoever loaded it wanted to keep it."""
         keep = self.keep_alive_secs
-        if keep is None or self.status is not Status.LOADED:
+        if keep is None or self.status is not Status.LOADED or self.attached_to is not None:
             return False
         busy = self.admission.in_flight + self.admission.queue_depth > 0
         return not busy and now - max(self.loaded_at or 0.0, self.last_used or 0.0) >= keep
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are worked on: ours, or all that a server has, if those are more."""
+        ours = self.admission.in_flight
+        return ours if self.elsewhere is None else max(ours, self.elsewhere.running)
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests that wait, here or in the server that has the model."""
+        there = 0 if self.elsewhere is None else self.elsewhere.waiting
+        return self.admission.queue_depth + there
 
     @property
     def absence(self) -> ApiError | None:
         """Why nobody can be served now, with a seat or without."""
         if self.status is Status.LOADED and self.engine is not None:
             return None
-        message = f"the model {self.id!r} is {self.status.value} on this node"
+        message = self.trouble or f"the model {self.id!r} is {self.status.value} on this node"
         return Unavailable(message, retry_after_secs=2)
 
     @property
@@ -132,8 +157,8 @@ class Resident:
             vram_required_mb=self.required_mb,
             capabilities=self.capabilities,
             limit=None if self.context is None else Limit(context=self.context),
-            in_flight=self.admission.in_flight,
-            queue_depth=self.admission.queue_depth,
+            in_flight=self.in_flight,
+            queue_depth=self.queue_depth,
             max_in_flight=self.admission.max_in_flight,
             last_used=self.last_used,
             loaded_at=self.loaded_at,

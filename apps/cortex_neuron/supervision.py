@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import structlog
 
@@ -26,6 +26,7 @@ from cortex_neuron.harness import Engine, Report
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.processes import processor_secs
 from cortex_neuron.resident import Resident
+from cortex_neuron.world import Prepared
 from cortex_router import Life
 
 log = structlog.get_logger()
@@ -51,25 +52,6 @@ class Restarts:
     def pause_secs(self, crashes: int) -> float:
         """Return the pause after so many crashes in the window: 0.25, 1, 4, 16 s."""
         return float(self.first_pause_secs * 4 ** (crashes - 1))
-
-
-class Prepared(Protocol):
-    """A model whose files are here and read: what it needs, and how to start it."""
-
-    @property
-    def harness_name(self) -> str:
-        """The harness that its files need."""
-
-    @property
-    def required_mb(self) -> int:
-        """MiB of the whole model, at work."""
-
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """What it serves."""
-
-    async def start(self, devices: tuple[int, ...], report: Report) -> Engine:
-        """Start the engine; raises an ApiError when it cannot."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,8 @@ import structlog
 from cortex_core.errors import ApiError, PreflightFailed
 from cortex_core.settings import NeuronSettings
 from cortex_core.wire import Device, DeviceHealth, LoadRequest, ModelInfo, Progress
+from cortex_neuron.attached import HARNESS as ATTACHED
+from cortex_neuron.attached import Attachments
 from cortex_neuron.discovery import Held
 from cortex_neuron.harness import Engine, Harness, ModelFacts, Report
 from cortex_neuron.harnesses import Harnesses, harness_of
@@ -80,12 +82,14 @@ class NodeWorkshop:
         ledger: Ledger,
         alive: Alive,
         harnesses: Harnesses,
+        attachments: Attachments,
         settings: NeuronSettings,
     ) -> None:
         self._meters = meters
         self._ledger = ledger
         self._alive = alive
         self._harnesses = harnesses
+        self._attachments = attachments
         self._settings = settings
         self._devices = {device.index: device for device in devices}
         self._local: dict[str, ModelInfo] = {}
@@ -114,6 +118,8 @@ class NodeWorkshop:
 
     def check_harness(self, request: LoadRequest) -> None:
         """Raise InvalidRequest when the request names a harness that cannot be used here."""
+        if request.harness == ATTACHED and self._attachments:
+            raise self._attachments.absence(request.model_id)
         if request.harness is not None:
             self._harnesses.named(request.harness)
 

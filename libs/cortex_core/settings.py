@@ -198,11 +198,42 @@ class ExllamaSettings(_Table):
     start_timeout_secs: Seconds = 1800.0
 
 
+class OpenAiServer(_Table):
+    """`[[harness.openai.servers]]`: one that is there already, and speaks OpenAI."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    url: str = Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$", description="Without `/v1`.")
+    token_file: LocalPath | None = None
+    capabilities: tuple[str, ...] = ("chat", "completion")
+    max_in_flight: int = Field(default=256, ge=1, description="Requests sent to it at a time.")
+
+    @field_validator("url")
+    @classmethod
+    def _without_route(cls, url: str) -> str:
+        return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class OpenAiSettings(_Table):
+    """`[harness.openai]`: servers whose models this node offers as its own."""
+
+    servers: tuple[OpenAiServer, ...] = ()
+    look_secs: Seconds = Field(default=2.0, description="They are looked at this often.")
+
+    @field_validator("servers")
+    @classmethod
+    def _distinct_names(cls, servers: tuple[OpenAiServer, ...]) -> tuple[OpenAiServer, ...]:
+        names = [server.name for server in servers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two servers share the name {twice[0]!r}; give each its own")
+        return servers
+
+
 class HarnessSettings(_Table):
     """`[harness.*]`."""
 
     llamacpp: LlamaCppSettings = LlamaCppSettings()
     exllamav2: ExllamaSettings = ExllamaSettings()
+    openai: OpenAiSettings = OpenAiSettings()
 
 
 class NeuronTimeouts(_Table):

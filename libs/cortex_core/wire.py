@@ -106,6 +106,18 @@ class ModelLoad(_Said):
     tok_s_decode: float | None = None
 
 
+class AttachedServer(_Said):
+    """A server that the node uses and did not start.
+
+    States: `unseen up unreachable silent unauthorized unwell`; `detail` says why it is not up.
+    """
+
+    name: str
+    state: str = "unseen"
+    detail: str | None = None
+    models: tuple[str, ...] = ()
+
+
 class Health(_Said):
     """`GET /health`. `load_cycles` counts the loads since the node started."""
 
@@ -115,6 +127,7 @@ class Health(_Said):
     devices: tuple[DeviceHealth, ...] = ()
     activation: Activation | None = None
     models: tuple[ModelLoad, ...] = ()
+    attached: tuple[AttachedServer, ...] = ()
 
 
 class Limit(_Said):
