@@ -92,7 +92,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         )
         self.filters = {name: FILTERS[name] for name in _FILTERS}
         self.filters |= {"tojson": _to_json, "join": _join_filter, "replace": _replace}
-        self.filters |= {"indent": _indent, "round": _round}
+        self.filters |= {"indent": _indent, "round": _round, "format": _format}
         self.filters |= {"bounded": _bounded, "counted": _counted}
         self.globals = {
             "range": self.globals["range"],
@@ -134,7 +134,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check(left.bit_length() * max(0, right) <= _MAX_BITS)
         elif operator == "%" and isinstance(left, str):
-            _check(_WIDE_FORMAT.search(left) is None)
+            _check_format(left)
         return bounded(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -237,6 +237,10 @@ def _check_product(left: Any, right: Any) -> None:
             _check(one.bit_length() + other.bit_length() <= _MAX_BITS)
 
 
+def _check_format(form: str) -> None:
+    _check(_WIDE_FORMAT.search(form) is None)
+
+
 @pass_context
 def _printed(context: Context, value: Any) -> Any:  # noqa: ARG001  # so that Jinja takes nothing for constant
     """What is printed for a value: nothing for None, which is what clients' null becomes."""
@@ -285,6 +289,11 @@ def _replace(text: Any, old: Any, new: Any, count: int | None = -1) -> str:
     before, new = str(text), str(new)
     _check(len(before) + before.count(str(old)) * len(new) <= MAX_CHARS)
     return before.replace(str(old), new, -1 if count is None else count)
+
+
+def _format(form: Any, *args: Any, **kwargs: Any) -> str:
+    _check_format(str(form))
+    return str(FILTERS["format"](str(form), *args, **kwargs))
 
 
 def _indent(text: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:  # noqa: FBT001, FBT002  # as templates call it

@@ -3,8 +3,8 @@
 What a template gets is what it would get from the library that models are made with:
 
 1. `messages` as they came, but text in parts is one text (unless the template goes through the
-   parts), a call's arguments are values and not JSON text, null is empty, and a developer is the
-   system where the template does not know developers;
+   parts), a call's arguments are values and not JSON text, null is empty, no calls are none, and a
+   developer is the system where the template does not know developers;
 2. `tools`, `add_generation_prompt`, the texts of the special tokens, and what the request says in
    `chat_template_kwargs`;
 3. where it refuses, it gets the conversation once more with all that the system says in front.
@@ -12,6 +12,7 @@ What a template gets is what it would get from the library that models are made 
 What begins a text (a bos) is the template's to say: the prompt is encoded without another.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ _TOOL_USE: Final = "tool_use"
 _LONGEST: Final = 1 << 20
 _LONGEST_REASON: Final = 500
 _OURS: Final = ("messages", "tools", "add_generation_prompt")
+_DEVELOPER: Final = re.compile(r"(['\"])developer\1")
 _MARK: Final = "answer1234567890"
 
 #: What a part of a message is, where the model cannot take it.
@@ -64,7 +66,7 @@ class _OneTemplate:
             return
         self.knows_tools = "tools" in meta.find_undeclared_variables(tree)
         self._wants_parts = _goes_through_parts(tree)
-        self._knows_developers = "developer" in source
+        self._knows_developers = _DEVELOPER.search(source) is not None
 
     def render(self, messages: Sequence[dict[str, Any]], variables: dict[str, Any]) -> str:
         """Return the prompt. Raises _Refused, and InvalidRequest for what it cannot take."""
@@ -80,7 +82,7 @@ class _OneTemplate:
         out = {**message, "content": self._content(message.get("content"))}
         if out["role"] in SYSTEM_ROLES and not self._knows_developers:
             out["role"] = "system"
-        if isinstance(calls := out.get("tool_calls"), list):
+        if isinstance(calls := out.pop("tool_calls", None), list) and calls:
             out["tool_calls"] = [_with_values(call) for call in calls]
         return out
 

@@ -103,6 +103,7 @@ def doubling(start: str, step: str) -> str:
             "hello thereTrue",
         ),
         ("{{ range(3) | list }}{{ dict(a=1) }}", "[0, 1, 2]{'a': 1}"),
+        ("{{ '%s=%d' | format('a', 1) }}", "a=1"),
         ("{{ '<' | e }}{{ ('<b>' | safe) + '<' }}", "&lt;<b>&lt;"),
     ],
 )
@@ -122,7 +123,7 @@ def test_what_templates_do_works_as_they_know_it(source: str, expected: str) -> 
         "{{ ''|attr('__class__') }}",
         "{{ messages | map(attribute='__class__') | join }}",
         "{{ '{0.__class__}'.format(1) }}",
-        "{{ messages | map('format') | list }}",
+        "{{ ['{0.__class__}'] | map('format', 1) | join }}",
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{% extends 'x' %}",
@@ -183,6 +184,7 @@ def test_there_is_an_end_of_time(source: str, monkeypatch: pytest.MonkeyPatch) -
             "{% endset %}{{ x }}{% endmacro %}{{ f(8) }}"
         ),
         "{{ '%999999999d' % 1 }}",
+        "{{ '%999999999d' | format(1) }}",
         "{{ '%*d' % (99999999, 1) }}",
         "{{ '%.99999999f' % 1 }}",
         "{{ '{:999999999}'.format(1) }}",

@@ -126,6 +126,14 @@ def test_arguments_of_a_call_are_values() -> None:
     assert call["function"] == {"name": "clock", "arguments": '{"zone": "UTC"}'}
 
 
+def test_no_calls_are_none() -> None:
+    """Templates take a list for calls, even an empty one."""
+    asks = "{% for m in messages %}{{ 'calls' if 'tool_calls' in m else m.content }}{% endfor %}"
+    said = {"role": "assistant", "content": "Hi.", "tool_calls": []}
+
+    assert template(asks).render([said]) == "Hi."
+
+
 def test_tools_reach_the_template() -> None:
     """As they came; none are none."""
     chat = template(TOOLS)
@@ -144,6 +152,15 @@ def test_a_template_of_its_own_for_tools_is_used_with_tools() -> None:
     assert chat.render([USER], tools=[CLOCK]).startswith("[{")
 
 
+def test_a_template_that_gives_tools_a_default_knows_them() -> None:
+    """It sets what it asks for, where nobody else did."""
+    default = "{% if not tools is defined %}{% set tools = none %}{% endif %}"
+    chat = template(default + "{% if tools is not none %}{{ tools | length }}{% endif %}")
+
+    assert chat.knows_tools
+    assert chat.render([USER], tools=[CLOCK]) == "1"
+
+
 def test_a_template_may_know_no_tools() -> None:
     """Whoever requires a call of such a model is told so elsewhere."""
     assert not template(PLAIN).knows_tools
@@ -153,8 +170,10 @@ def test_a_developer_is_the_system() -> None:
     """Unless the template knows developers."""
     messages = [{"role": "developer", "content": "Be brief."}]
     knows = "{% for m in messages %}{{ 'dev' if m.role == 'developer' else 'sys' }}{% endfor %}"
+    speaks = "{% set developer_preamble = 1 %}" + PLAIN
 
     assert template(PLAIN).render(messages).startswith("[system] Be brief.")
+    assert template(speaks).render(messages).startswith("[system] Be brief.")
     assert template(knows).render(messages) == "dev"
 
 
