@@ -64,17 +64,19 @@ class Layout:
         return self.method != "none"
 
     @property
-    def divisible(self) -> bool:
-        """Whether its layers can be split over devices (tensor parallel)."""
+    def indivisible(self) -> str | None:
+        """Why its layers cannot be split over devices (tensor parallel), None when they can."""
         shape = self.shape
-        return (
-            shape.architecture.tensor_parallel
-            and self.method == "exl2"
-            and shape.intermediate % 128 == 0
-            # The output projection is cut like the query's columns.
-            and shape.heads * shape.head_dim == shape.hidden
-            and not shape.sliding_window
-        )
+        if not shape.architecture.tensor_parallel:
+            return f"exllamav2 does not split {shape.architecture.name}"
+        if self.method != "exl2":
+            return "exllamav2 splits EXL2 weights only"
+        if shape.intermediate % 128:
+            return f"an inner state of {shape.intermediate} is no multiple of 128"
+        # The output projection is cut like the query's columns.
+        if shape.heads * shape.head_dim != shape.hidden:
+            return "its heads together are not as wide as its hidden state"
+        return None
 
     @property
     def weight_bytes(self) -> int:

@@ -8,6 +8,7 @@ chunk; `context` is judged (CUDA context, cuBLAS, slack of the allocator).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cortex_core.errors import PreflightFailed
 from cortex_neuron.exllama.cache_modes import cache_bytes, staging_bytes
 from cortex_neuron.exllama.layout import Layout, Matrix, Module
 from cortex_neuron.exllama.plan import PAGE, Plan, whole_pages
@@ -69,8 +70,13 @@ def estimate(
 
     `rooms_mb` is what each device has free, as a guide for the split; what does not fit anywhere is
     counted on the last. A draft model lies on the first. `paged`: flash-attention can be used.
+    Raises PreflightFailed `unsupported_arch` for tensor parallel where the model does not allow it.
     """
     if plan.tensor_parallel:
+        if (reason := layout.indivisible) is not None:
+            raise PreflightFailed(
+                "unsupported_arch", f"the model cannot be loaded tensor-parallel: {reason}"
+            )
         found = _divided(layout, plan, rooms_mb)
     else:
         found = _placed(
@@ -107,7 +113,8 @@ def longest_cache(
 
     def fit(pages: int) -> bool:
         tokens = pages * PAGE
-        tried = replace(plan, cache=tokens, context=min(tokens, own))
+        context = min(tokens, own)
+        tried = replace(plan, cache=tokens, context=context, chunk=min(plan.chunk, tokens))
         return fits(estimate(layout, tried, rooms_mb, draft=draft, paged=paged), rooms_mb)
 
     low, high = 0, most

@@ -80,7 +80,6 @@ class Shape:
     experts: int
     query_key_norm: bool
     tied: bool
-    sliding_window: bool
 
     @property
     def kv_elements_per_token(self) -> int:
@@ -138,7 +137,6 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
         experts=experts,
         query_key_norm=bool(config.get("use_qk_norm", architecture.query_key_norm)),
         tied=bool(config.get("tie_word_embeddings", False)) or architecture.head_is_embedding,
-        sliding_window=bool(read.optional("sliding_window", "sliding_window_size")),
     )
 
 

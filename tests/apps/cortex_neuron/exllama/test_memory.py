@@ -3,6 +3,7 @@
 That the formulas are exllamav2's own is shown in tests/exllamav2, with its real classes.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortex_core.errors import PreflightFailed
 from cortex_neuron.exllama.cache_modes import CACHE_MODES, cache_bytes, staging_bytes
 from cortex_neuron.exllama.layout import Layout, lay_out
 from cortex_neuron.exllama.memory import (
@@ -167,7 +169,7 @@ def test_tensor_parallel_shares_everything() -> None:
     whole = estimate(layout, replace(together, tensor_parallel=False), [80_000])[0]
     left, right = estimate(layout, together, [24_000, 24_000])
 
-    assert layout.divisible
+    assert layout.indivisible is None
     assert left.cache == right.cache == whole.cache / 2
     assert left.weights == pytest.approx(whole.weights / 2, rel=0.02)
     assert left.weights + right.weights > whole.weights
@@ -181,12 +183,16 @@ def test_tensor_parallel_shares_everything() -> None:
         Model(stored="exl2", intermediate=192),
         Model(stored="exl2", architecture="MixtralForCausalLM", experts=2),
         Model(stored="exl2", head_dim=64),
-        Model(stored="exl2", extra={"sliding_window": 128}),
+        Model(stored="exl2", architecture="Gemma2ForCausalLM", own_head=False),
     ],
 )
 def test_what_cannot_be_split_inside_its_layers(model: Model) -> None:
-    """Only EXL2 of a plain shape can."""
-    assert not laid_out(model).divisible
+    """Only EXL2 of a plain shape can; whoever asks for it anyway is told why not."""
+    layout = laid_out(model)
+    together = replace(plan(PAGE), tensor_parallel=True)
+    assert layout.indivisible is not None
+    with pytest.raises(PreflightFailed, match=re.escape(layout.indivisible)):
+        estimate(layout, together, [8000, 8000])
 
 
 @given(
@@ -219,7 +225,9 @@ def test_the_longest_cache_fits_and_one_page_more_does_not(
     tokens = longest_cache(LAYOUT, asked, rooms)
 
     def held(tokens: int) -> tuple[DeviceMemory, ...]:
-        return estimate(LAYOUT, replace(asked, context=tokens, cache=tokens), rooms)
+        chunk = min(asked.chunk, tokens)
+        wanted = replace(asked, context=tokens, cache=tokens, chunk=chunk)
+        return estimate(LAYOUT, wanted, rooms)
 
     assert tokens % PAGE == 0
     assert tokens <= LAYOUT.shape.context_length
