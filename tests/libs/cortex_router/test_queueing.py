@@ -202,6 +202,18 @@ def test_the_expected_wait_follows_what_requests_really_take() -> None:
     assert queued.eta_secs == pytest.approx(2.0, abs=0.01)
 
 
+def test_one_answer_says_more_than_a_guess() -> None:
+    """The first that has ended is what the next is thought to take."""
+    queue = served()
+    queue.ask(ticket("1"), NOW)
+    queue.ask(ticket("2"), NOW)
+    queue.end("1", NOW + 3.0)
+    (queued,) = queue.ask(ticket("3"), NOW)
+
+    assert isinstance(queued, Queued)
+    assert queued.eta_secs == 3.0
+
+
 class Fairness(RuleBasedStateMachine):
     """Anything in any order: no seat idles while somebody waits for it, nobody gets lost."""
 

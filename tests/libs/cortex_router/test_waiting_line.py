@@ -1,11 +1,13 @@
 """Turns in a queue whose requests need room: bounded passing, work conserved, order kept."""
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cortex_router import Admitted, FairQueue, Outcome, Queued, Refused, Ticket
-from cortex_router.waiting_line import MOST_PASSES
+from cortex_router.waiting_line import MOST_PASSES, WaitingLine
 
 NOW = 100.0
 PAGES = 10
@@ -60,6 +62,21 @@ def test_nobody_is_passed_for_ever() -> None:
     assert passes == MOST_PASSES
     assert names(queue.end("much", NOW)) == ["more"]
     assert names(queue.end("more", NOW)) == [f"{passes}"]
+
+
+def test_how_often_somebody_was_passed_is_forgotten_with_it() -> None:
+    """Whether it is seated or leaves: a count for everybody who ever came would be a leak."""
+    line = WaitingLine()
+    for leaves in (False, True):
+        line.append(ticket("more", "ada", 9))
+        line.append(ticket("less", "ben", 1))
+        line.pop(lambda _: False, lambda one: one.pages < 5)
+        if leaves:
+            line.discard(ticket("more", "ada", 9))
+        else:
+            line.pop(lambda _: False, lambda _: True)
+
+        assert line._passed == {}  # noqa: SLF001  # nothing else shows it
 
 
 def test_who_needs_more_than_there_is_has_it_alone() -> None:
@@ -139,7 +156,13 @@ class Turns(RuleBasedStateMachine):
         new = ticket(str(self.number), principal, pages)
         self.waiting[new.id] = new
         self.look_for_firsts()
-        self.take(self.queue.ask(new, NOW))
+        outcomes = self.queue.ask(new, NOW)
+        self.take(outcomes)
+        for one in outcomes:
+            if isinstance(one, Refused):
+                waiting = Counter(t.principal for t in self.waiting.values())
+                most, mine = max(waiting.values()), waiting[one.ticket.principal]
+                assert mine + 1 >= most, "who has less in a full queue is not the one to go"
 
     @precondition(lambda self: self.seated)
     @rule(pick=st.integers(0, 99))
