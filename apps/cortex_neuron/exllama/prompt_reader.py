@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any, Final
 
 from cortex_core.errors import InvalidRequest
@@ -42,9 +43,10 @@ class ChatPrompt:
 
 
 class PromptReader:
-    """What is known of one model's text. Made once a model; made and used in a thread.
+    """What is known of one model's text. Made once a model; blocking, for use in threads.
 
-    `stop_tokens` end its answers in a chat, `hidden` are the tokens that are no text there.
+    `stop_tokens` end its answers in a chat, `hidden` are the tokens that are no text there. The
+    first grammar takes seconds with a large vocabulary, and memory that most models never need.
     """
 
     def __init__(self, vocabulary: Vocabulary, template: ChatTemplate) -> None:
@@ -55,20 +57,18 @@ class PromptReader:
         ends = set() if turn_end is None else {turn_end}
         self.stop_tokens = vocabulary.eos_ids | ends
         self.hidden = self._style.hidden
-        self._grammars = Grammars(vocabulary, self.stop_tokens)
+        self._making = Lock()
+        self._made: Grammars | None = None
+
+    def count(self, body: Mapping[str, Any]) -> int:
+        """Return how many tokens the prompt of a chat has. Raises InvalidRequest."""
+        return len(self._vocabulary.encode_chat(self._render(body, *self._offer(body))))
 
     def chat(self, body: Mapping[str, Any]) -> ChatPrompt:
         """Return the prompt of a chat. Raises InvalidRequest."""
-        plain = dict(body)
-        choose_tools(plain, knows_tools=self._template.knows_tools)
-        choice = plain.get("tool_choice")
-        tools = {} if choice == "none" else _tools(plain)
-        forced = choice == "required"
-        text = self._template.render(
-            body.get("messages"),
-            tools=tools_of(plain) if tools else None,
-            options=read_options(body),
-        )
+        plain, tools = self._offer(body)
+        forced = plain.get("tool_choice") == "required"
+        text = self._render(body, plain, tools)
         one_call = body.get("parallel_tool_calls") is not None and not read_flag(
             body, "parallel_tool_calls"
         )
@@ -91,7 +91,30 @@ class PromptReader:
             return None
         _check_ends(body, form.param)
         style = replace(self._style, markers=())
-        return compile_answer(self._grammars, style, form=form, calls=None, prompt="")
+        return compile_answer(self._grammars(), style, form=form, calls=None, prompt="")
+
+    def _offer(
+        self, body: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any] | None]]:
+        """Return the body with its choice of tools made plain, and the tools' schemas by name."""
+        plain = dict(body)
+        choose_tools(plain, knows_tools=self._template.knows_tools)
+        return plain, {} if plain.get("tool_choice") == "none" else _tools(plain)
+
+    def _render(
+        self, body: Mapping[str, Any], plain: Mapping[str, Any], tools: Mapping[str, Any]
+    ) -> str:
+        return self._template.render(
+            body.get("messages"),
+            tools=tools_of(plain) if tools else None,
+            options=read_options(body),
+        )
+
+    def _grammars(self) -> Grammars:
+        with self._making:
+            if self._made is None:
+                self._made = Grammars(self._vocabulary, self.stop_tokens)
+            return self._made
 
     def _grammar(
         self, body: Mapping[str, Any], prompt: str, calls: Calls, *, forced: bool
@@ -101,7 +124,7 @@ class PromptReader:
             return None
         _check_ends(body, "tool_choice" if form is None else form.param)
         return compile_answer(
-            self._grammars,
+            self._grammars(),
             self._style,
             form=form,
             calls=calls if calls.tools else None,

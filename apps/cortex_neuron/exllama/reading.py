@@ -116,7 +116,7 @@ class Reader:
     def count(self, body: Mapping[str, Any]) -> int:
         """Return the tokens of a prompt: a chat's, or a text's. Raises InvalidRequest."""
         if "messages" in body:
-            return len(self._prompts.chat(body).tokens)
+            return self._prompts.count(body)
         return sum(map(len, self._texts(body.get("prompt"))))
 
     def _choice(self, number: int, copy: int, wishes: _Wishes, writer: Writer) -> Choice:

@@ -75,18 +75,18 @@ class Vocabulary:
 
     def encode_chat(self, prompt: str) -> list[int]:
         """Return the tokens of a rendered chat: the template has said what begins it."""
-        return list(self.tokenizer.encode(prompt, add_special_tokens=False).ids)
+        return self._encode(prompt)
 
     def encode_text(self, prompt: str) -> list[int]:
         """Return the tokens of plain text, begun as the model was trained: with one bos at most."""
         bos = self.named.get("bos_token", "")
         bos_id = self.tokenizer.token_to_id(bos) if bos else None
         begun = bos_id is not None and prompt.startswith(bos)
-        tokens = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        tokens = self._encode(prompt)
         if begun or self._adds_bos is False or bos_id is None:
-            return list(tokens)
+            return tokens
         wanted = self._adds_bos or bos_id in self.tokenizer.encode("", add_special_tokens=True).ids
-        return [bos_id, *tokens] if wanted else list(tokens)
+        return [bos_id, *tokens] if wanted else tokens
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; an id that has none is no bytes."""
@@ -104,6 +104,10 @@ class Vocabulary:
             if self._added[token] and said.startswith(self._added[token])
         ]
         return max(found)[1] if found else None
+
+    def _encode(self, text: str) -> list[int]:
+        # The plain call works out each token's place in the text too, for twice the time.
+        return list(self.tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def _read(self, token: int) -> bytes:
         if (added := self._added.get(token)) is not None:

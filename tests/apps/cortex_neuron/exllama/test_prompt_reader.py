@@ -90,6 +90,13 @@ def test_a_chat_is_rendered_and_tokenised_once() -> None:
     assert prompt.grammar is None
 
 
+def test_counting_is_reading_without_the_grammar() -> None:
+    """What is wrong with a schema is no matter of the prompt's length."""
+    body = {"messages": [USER], "tools": TOOLS, "guided_regex": "("}
+
+    assert READERS["hermes"].count(body) == len(chat("hermes", tools=TOOLS).tokens)
+
+
 def test_what_ends_a_turn_ends_an_answer() -> None:
     """Though no configuration of the model says it."""
     assert READERS["none"].stop_tokens == {0, 2}
