@@ -7,10 +7,10 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint types check fmt bench soak soak-gateway fuzz chaos agents sdks mutants nix-check lock clean
+.PHONY: help setup run test exllamav2-check lint types check fmt bench soak soak-gateway fuzz chaos agents sdks mutants nix-check lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.dev ## Put the locked runtime and development packages into .venv
 	@:
@@ -20,6 +20,9 @@ run: .venv/.run ## Start a fleet on this machine: `cortex up` (options: ARGS="..
 
 test: setup ## Run the test suite (options: ARGS="...")
 	.venv/bin/pytest $(ARGS)
+
+exllamav2-check: build/exllamav2/.ready ## Run the suite of the real exllamav2, on the CPU (options: ARGS="...")
+	PYTHONPATH="$(STAND_IN)" build/exllamav2/bin/python -m pytest tests/exllamav2 $(ARGS)
 
 lint: setup ## Check style, formatting and the import contract
 	.venv/bin/ruff check
@@ -111,6 +114,23 @@ endif
 
 .venv/.dev: requirements-dev.lock .venv/.run
 	@$(SAY); install -r requirements-dev.lock; touch $@
+
+# The suite of the real exllamav2 has what .venv has, exllamav2 with torch for the CPU, and a stand-in for its compiled
+# extension, which Python finds by this path.
+STAND_IN = $(CURDIR)/tests/exllamav2/stand_in:$(CURDIR)/build/exllamav2/stand_in
+
+build/exllamav2/.ready: tests/exllamav2/requirements.lock tests/exllamav2/stand_in/extension.c .venv/.dev
+	@$(SAY); python=build/exllamav2/bin/python; \
+	hear .venv/bin/python -m venv --clear build/exllamav2; \
+	inside() { "$$1" -c "import sysconfig; print(sysconfig.get_$$2('$$3'))"; }; \
+	echo "import site; site.addsitedir('$$(inside .venv/bin/python path purelib)')" \
+	  >"$$(inside $$python path purelib)/project.pth"; \
+	hear $$python -m pip install --quiet --require-hashes --only-binary :all: --no-deps \
+	  -r tests/exllamav2/requirements.lock; \
+	mkdir -p build/exllamav2/stand_in; \
+	hear $(CC) -O1 -shared -fPIC -I"$$(inside $$python path include)" tests/exllamav2/stand_in/extension.c \
+	  -o "build/exllamav2/stand_in/exllamav2_ext$$(inside $$python config_var EXT_SUFFIX)"; \
+	touch $@
 
 # Shell functions. `say` ends the recipe with one sentence; `hear` runs a command and turns its failure into what to do
 # about it; `install` takes wheels with known hashes only, so nothing is compiled and nothing unlocked gets in.

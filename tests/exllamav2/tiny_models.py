@@ -91,7 +91,8 @@ def _tokenizer(pieces: Sequence[str]) -> Tokenizer:
         vocab_size=380, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([_CORPUS] * 50, trainer)
-    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
+    new = [piece for piece in pieces if tokenizer.token_to_id(piece) is None]
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in new])
     return tokenizer
 
 
