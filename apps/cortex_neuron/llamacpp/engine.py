@@ -34,23 +34,36 @@ def main() -> None:
         return
     watcher = leave_with_stdin()
     try:
-        server, answer = _serve(task)
+        server = _program(task) if task["program"] else _bindings(task)
+        answer = _about(server.listening_address, task)
     except (RuntimeError, ValueError, OSError, MemoryError) as error:
         say(events, {"event": "failed", "error": str(error)})
         os._exit(1)
     say(events, {"event": "ready", **answer})
+    if task["program"]:
+        server.end_with_it()
     watcher.join()
     del server
 
 
-def _serve(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Load in this thread; return the server, which answers by itself, and what to say of it."""
+def _bindings(task: dict[str, Any]) -> _Untyped:
+    """Load in this thread; return the server, which answers from threads of its own."""
     import xllamacpp  # noqa: PLC0415 - a failed import is told
 
-    server = xllamacpp.Server(_parameters(xllamacpp, task))
-    url = server.listening_address
+    return xllamacpp.Server(_parameters(xllamacpp, task))
+
+
+def _program(task: dict[str, Any]) -> _Untyped:
+    """Load in a program below this process."""
+    from cortex_neuron.llamacpp.program import Program  # noqa: PLC0415 - only where it is needed
+
+    return Program(task)
+
+
+def _about(url: str, task: dict[str, Any]) -> dict[str, Any]:
+    """Return what there is to say of a server that is ready."""
     slots = _get(url, "/slots", task["secret"])
-    return server, {
+    return {
         "url": url,
         "slots": len(slots),
         "context": slots[0]["n_ctx"],

@@ -37,6 +37,7 @@ from cortex_neuron.gguf import read_facts
 from cortex_neuron.harness import Conversation, EngineSpec, ModelFacts, Report
 from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.options import LlamaCppOptions, merge_options
+from cortex_neuron.llamacpp.program import find_program
 from cortex_neuron.llamacpp.refusals import refusal
 from cortex_neuron.paging import SharedCache
 from cortex_neuron.sources.choose import shards_of
@@ -93,15 +94,22 @@ class LlamaCppHarness:
     name = "llamacpp"
 
     def __init__(
-        self, settings: LlamaCppSettings, environment: Mapping[str, str] | None = None
+        self,
+        settings: LlamaCppSettings,
+        environment: Mapping[str, str] | None = None,
+        program: str | None = None,
     ) -> None:
         self._settings = settings
         self._environment = dict(os.environ if environment is None else environment)
+        self._program = program or find_program(self._environment)
 
     def unavailable(self) -> str | None:
         """Return why no model can be run this way here, None when one can."""
-        if find_spec("xllamacpp") is None:
-            return "not installed: xllamacpp (the extra 'cortex[llamacpp]' has it)"
+        if self._program is None and find_spec("xllamacpp") is None:
+            return (
+                "not installed: xllamacpp (the extra 'cortex[llamacpp]' has it), "
+                "and there is no program llama-server on PATH"
+            )
         return None
 
     def probe(self, path: Path) -> ModelFacts:
@@ -159,7 +167,7 @@ class LlamaCppHarness:
         secret = secrets.token_urlsafe(32)
         report(0, None)
         process = await start_child(
-            _task(spec, options, secret),
+            _task(spec, options, secret) | {"program": self._program},
             title=spec.model_id,
             environment=child_environment(self._environment, _visible(spec)),
             timeout_secs=options.start_timeout_secs,

@@ -22,6 +22,7 @@ from cortex_neuron.engine_process import EngineProcess, child_environment
 from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.harness import start_child
 from cortex_neuron.llamacpp.options import LlamaCppOptions
+from cortex_neuron.llamacpp.program import find_program
 from cortex_neuron.llamacpp.refusals import refusal
 
 _CELLS = 64
@@ -193,6 +194,7 @@ class Tokenizers:
         task = {
             **options.model_dump(exclude={"start_timeout_secs", "shared_context"}),
             "parent_pid": os.getpid(),
+            "program": find_program(self._environment),
             "model_id": model_id,
             "path": str(path),
             "secret": secret,
