@@ -142,6 +142,7 @@ class EngineThread:
             if command is None:
                 return False
             command(backend)
+            self.free_pages = backend.free_pages
 
     def _submit(self, backend: Backend, ticket: int, job: Job) -> None:
         try:
