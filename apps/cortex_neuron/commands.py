@@ -8,20 +8,25 @@ longer to import than `neuron version` and shell completion may take to answer.
 # ruff: noqa: FBT002, PLC0415
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cortex_core import __version__, commands
-from cortex_core.commands import EXIT_CODES, SYSTEM_CONFIG, Exit, Failure, Listener, reporting
+from cortex_core.commands import EXIT_CODES, Exit, Failure, Listener, reporting
+from cortex_neuron import model_commands
+from cortex_neuron.command_settings import (
+    AsJson,
+    ConfigFile,
+    find_config,
+    load_settings,
+    read_settings,
+)
 
 if TYPE_CHECKING:
-    from cortex_core.settings import NeuronSettings
     from cortex_core.wire import Device, DeviceHealth
     from cortex_neuron.discovery import Machine
 
@@ -36,17 +41,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="neuron.toml. Default: ./neuron.toml, then /etc/cortex/neuron.toml, then defaults.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+model_commands.add_to(app)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -59,8 +54,8 @@ def serve(
     exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
-    file = _find(config)
-    settings = _load(file, port)
+    file = find_config(config)
+    settings = load_settings(file, port)
     with commands.needing("neuron"):
         from cortex_neuron.app import serve as run_neuron
 
@@ -68,14 +63,14 @@ def serve(
         commands.end_with_stdin()
     remedy = f"set port in {file or 'neuron.toml'}, NEURON_PORT or --port"
     with commands.listening((Listener(settings.host, settings.port, remedy),)):
-        run_neuron(settings, lambda: _read(file, port))
+        run_neuron(settings, lambda: read_settings(file, port))
 
 
 @app.command(epilog=EXIT_CODES)
 @reporting
 def discover(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the devices of this machine; 1 if there is none to run a model on."""
-    settings = _load(_find(config), None)
+    settings = load_settings(find_config(config), None)
     with commands.needing("neuron"):
         from cortex_neuron.discovery import probe_machine, read_machine
 
@@ -93,9 +88,9 @@ def discover(config: ConfigFile = None, as_json: AsJson = False) -> None:
 @reporting
 def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Read the configuration as `serve` would; 2 if it cannot start, 1 if a part cannot work."""
-    file = _find(config)
+    file = find_config(config)
     try:
-        settings = _load(file, None)
+        settings = load_settings(file, None)
     except Failure as failure:
         if as_json:
             typer.echo(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
@@ -129,27 +124,6 @@ def version(as_json: AsJson = False) -> None:
     """Print the version."""
     here = {"version": __version__, "python": platform.python_version()}
     typer.echo(json.dumps(here) if as_json else f"neuron {here['version']}")
-
-
-def _find(named: Path | None) -> Path | None:
-    return commands.find_config(named, "neuron.toml", here=Path.cwd(), system=SYSTEM_CONFIG)
-
-
-def _load(file: Path | None, port: int | None) -> "NeuronSettings":
-    """Return the settings of `file`, with `port` where one was given. Raises Failure."""
-    from cortex_core.loading import ConfigError
-
-    try:
-        return _read(file, port)
-    except ConfigError as error:
-        raise Failure(str(error), Exit.USAGE) from error
-
-
-def _read(file: Path | None, port: int | None) -> "NeuronSettings":
-    from cortex_core.settings import load_neuron_settings
-
-    settings = load_neuron_settings(file, os.environ)
-    return settings if port is None else settings.model_copy(update={"port": port})
 
 
 def _discovered(machine: "Machine", now: Mapping[int, "DeviceHealth"]) -> dict[str, Any]:

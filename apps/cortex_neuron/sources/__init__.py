@@ -11,6 +11,7 @@ from cortex_neuron.sources.parse import (
     parse_source,
 )
 from cortex_neuron.sources.resolving import find, resolve
+from cortex_neuron.sources.store import Stored, remove, stored
 
 __all__ = [
     "FetchCancelled",
@@ -22,8 +23,11 @@ __all__ = [
     "ModelScan",
     "PypiSource",
     "Source",
+    "Stored",
     "find",
     "parse_source",
+    "remove",
     "resolve",
     "scan_model_dirs",
+    "stored",
 ]

@@ -6,6 +6,7 @@ or broke off, is `blobs/DIGEST.incomplete`.
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,24 @@ class Repository:
         fresh.symlink_to(os.path.relpath(self.blob(digest), path.parent))
         fresh.replace(path)
         return path
+
+    def sweep(self) -> None:
+        """Remove contents that no snapshot names any more, and the whole when none is left."""
+        snapshots = self.folder / "snapshots"
+        for folder in sorted(snapshots.rglob("*"), reverse=True):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        commits = set(self.commits)
+        if not commits:
+            shutil.rmtree(self.folder)
+            return
+        named = {path.resolve() for path in snapshots.rglob("*") if path.is_symlink()}
+        for blob in (self.folder / "blobs").glob("*"):
+            if blob.resolve() not in named and blob.suffix != _PARTIAL:
+                blob.unlink()
+        for revision, commit in self.revisions.items():
+            if commit not in commits:
+                (self.folder / "refs" / revision).unlink()
 
 
 def files_of(snapshot: Path) -> Mapping[str, int]:

@@ -46,6 +46,17 @@ def kept(source: PypiSource, fetching: Fetching) -> Path | None:
     return target if _is_kept(target, source) else None
 
 
+def remove(source: PypiSource, fetching: Fetching) -> int:
+    """Remove the file of `source`; return its bytes. Raises PreflightFailed `not_found`."""
+    target = _folder(source, fetching) / source.file
+    if not target.is_file():
+        raise PreflightFailed("not_found", f"{source.file} of {source.name} is not kept here")
+    size = target.stat().st_size
+    target.unlink()
+    _origin(target).unlink(missing_ok=True)
+    return size
+
+
 def _folder(source: PypiSource, fetching: Fetching) -> Path:
     name = re.sub(r"[-_.]+", "-", source.name).lower()
     return fetching.cache_dir / "pypi" / f"{name}-{source.version}"
