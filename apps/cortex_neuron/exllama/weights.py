@@ -36,7 +36,10 @@ class Weights:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Return what the headers in `folder` say. Blocking; what is wrong is in `problems`."""
+    """Return what the headers in `folder` say. Blocking; what is wrong is in `problems`.
+
+    Raises PreflightFailed when there is no such folder.
+    """
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
     except OSError as error:
@@ -44,7 +47,13 @@ def read_weights(folder: Path) -> Weights:
         raise PreflightFailed(
             "not_found", f"the model folder {folder} cannot be read: {reason}"
         ) from error
-    problems = list(_absent(folder, {path.name for path in files}))
+    problems: list[PreflightFailed] = []
+    index: Mapping[str, str] = {}
+    try:
+        index = _index(folder)
+    except PreflightFailed as problem:
+        problems.append(_corrupt(INDEX, problem.message))
+    problems += _absent({path.name for path in files}, index)
     if not files and not problems:
         problems.append(PreflightFailed("not_found", f"there is no .safetensors file in {folder}"))
     owner: dict[str, str] = {}
@@ -68,7 +77,7 @@ def read_weights(folder: Path) -> Weights:
         owner |= dict.fromkeys(found, path.name)
         tensors |= found
     if not problems:
-        problems += _contradictions(folder, owner)
+        problems += _contradictions(index, owner)
     return Weights(
         tensors=tensors,
         file_bytes=total,
@@ -106,7 +115,7 @@ def _read_header(path: Path) -> tuple[Mapping[str, Tensor], int]:
         ) from error
 
 
-def _absent(folder: Path, here: set[str]) -> Iterator[PreflightFailed]:
+def _absent(here: set[str], index: Mapping[str, str]) -> Iterator[PreflightFailed]:
     """Yield a problem for each shard that the others, or the index, say there should be.
 
     An index none of whose files is here was left over from the weights before they were quantised.
@@ -120,7 +129,7 @@ def _absent(folder: Path, here: set[str]) -> Iterator[PreflightFailed]:
             wanted |= dict.fromkeys(
                 f"{found[1]}-{n:05d}-of-{count:05d}.safetensors" for n in range(1, reach + 1)
             )
-    indexed = set(_index(folder).values())
+    indexed = set(index.values())
     if indexed & here:
         wanted |= dict.fromkeys(sorted(indexed))
     for name in wanted:
@@ -132,9 +141,10 @@ def _absent(folder: Path, here: set[str]) -> Iterator[PreflightFailed]:
             )
 
 
-def _contradictions(folder: Path, owner: Mapping[str, str]) -> Iterator[PreflightFailed]:
+def _contradictions(
+    index: Mapping[str, str], owner: Mapping[str, str]
+) -> Iterator[PreflightFailed]:
     """Yield a problem when the index puts a tensor where it is not."""
-    index = _index(folder)
     if not set(index.values()) & set(owner.values()):
         return
     wrong = sorted(name for name, file in index.items() if owner.get(name) != file)

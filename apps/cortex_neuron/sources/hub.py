@@ -1,11 +1,15 @@
 """Ask the Hugging Face hub what a repository holds, at one commit."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cortex_core.errors import PreflightFailed
+from cortex_neuron.sources.parse import stays_inside
 
 _LIST_SECS = 10.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NOT_NAME = re.compile(r"[^A-Za-z0-9._-]")
 _TRUE = {"1", "on", "yes", "true"}
 
 
@@ -50,12 +54,17 @@ def list_files(repo: str, revision: str | None, environment: Mapping[str, str]) 
     commit = info.sha or revision or "main"
     files = {}
     for one in info.siblings or ():
+        # Names become paths below the cache.
+        if not stays_inside(one.rfilename):
+            continue
         sha256 = one.lfs.sha256 if one.lfs is not None else None
         # An old hub may name no digest; the place of the file is then as good a name.
-        digest = sha256 or one.blob_id or f"{commit}-{one.rfilename.replace('/', '--')}"
+        digest = sha256 or one.blob_id or _NOT_NAME.sub("-", f"{commit}-{one.rfilename}")
         files[one.rfilename] = RemoteFile(
             size=one.size or 0, digest=digest, sha256=sha256 is not None
         )
+    if not all(map(_NAME.fullmatch, (commit, *(file.digest for file in files.values())))):
+        raise PreflightFailed("fetch_failed", f"the hub describes {repo} in a way it cannot be")
     return Listing(commit, files)
 
 

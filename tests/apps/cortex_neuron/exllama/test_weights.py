@@ -1,17 +1,28 @@
 """The files of a model folder: complete, and one with their index."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cortex_core.errors import PreflightFailed
 from cortex_neuron.exllama.weights import INDEX, read_weights
 from tests.apps.cortex_neuron.exllama.model_folders import Model, write_model, write_tensors
 
 MODEL = Model()
+_files = st.sampled_from(["model.safetensors", "other.safetensors"]) | st.integers() | st.none()
+_json = (
+    st.none()
+    | st.lists(_files)
+    | st.fixed_dictionaries(
+        {"weight_map": st.none() | st.dictionaries(st.sampled_from("ab"), _files) | st.text()}
+    )
+)
 
 
 def truncate(folder: Path) -> None:
@@ -127,3 +138,30 @@ def test_no_folder_and_no_weights(tmp_path: Path) -> None:
         read_weights(tmp_path / "nowhere")
 
     assert (problem.kind, caught.value.kind) == ("not_found", "not_found")
+
+
+@given(
+    content=st.binary(max_size=200)
+    | st.builds(
+        lambda length, header, data: length.to_bytes(8, "little") + header + data,
+        st.integers(0, 2**64 - 1) | st.integers(0, 80),
+        st.binary(max_size=60),
+        st.binary(max_size=20),
+    )
+)
+def test_no_file_brings_anything_down(content: bytes) -> None:
+    """Whatever its bytes are, it is read or it is a problem with its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "model.safetensors").write_bytes(content)
+        for problem in read_weights(Path(folder)).problems:
+            assert problem.extra["file"] == "model.safetensors"
+
+
+@given(index=st.binary(max_size=60) | st.builds(lambda value: json.dumps(value).encode(), _json))
+def test_no_index_brings_anything_down(index: bytes) -> None:
+    """It is followed, passed over, or told as what it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_tensors(Path(folder, "model.safetensors"), {"a": ("F16", (1,))})
+        Path(folder, INDEX).write_bytes(index)
+        for problem in read_weights(Path(folder)).problems:
+            assert problem.extra["file"] in (INDEX, "other.safetensors")

@@ -331,6 +331,16 @@ def test_a_file_that_shrank_in_the_cache_is_fetched_again(hub: Hub, fetching: Fe
     assert resolve(SOURCE, None, fetching).read_bytes() == hub.files["m.gguf"]
 
 
+def test_names_that_lead_out_of_the_cache_are_not_followed(
+    hub: Hub, fetching: Fetching, tmp_path: Path
+) -> None:
+    """A repository can be anybody's."""
+    hub.files.update({"../../../evil.gguf": b"x", "/evil.gguf": b"x", "m.gguf": b"good"})
+
+    assert resolve(SOURCE, None, fetching).read_bytes() == b"good"
+    assert not list(tmp_path.rglob("evil*"))
+
+
 @pytest.mark.parametrize(("status", "match"), [(403, "gated"), (401, "gated"), (410, "410")])
 def test_what_the_hub_does_not_give_is_said(
     hub: Hub, fetching: Fetching, status: int, match: str
