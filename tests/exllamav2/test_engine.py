@@ -229,7 +229,12 @@ async def test_a_prompt_is_cached(chance: Served) -> None:
 async def test_whoever_hangs_up_takes_the_work_along(chance: Served) -> None:
     """Streamed or whole: soon after the connection is gone the engine works on nothing."""
     for stream in (True, False):
-        body = {"messages": HELLO, "max_tokens": 1500, "ignore_eos": True, "stream": stream}
+        body: dict[str, Any] = {
+            "messages": HELLO,
+            "max_tokens": 1500,
+            "ignore_eos": True,
+            "stream": stream,
+        }
         asking = asyncio.create_task(chance.ask(**body))
         await chance.until(lambda said: any(job["generated_tokens"] for job in said["jobs"]))
         asking.cancel()
@@ -242,7 +247,12 @@ async def test_whoever_hangs_up_takes_the_work_along(chance: Served) -> None:
 
 async def test_the_queue_has_an_end(chance: Served) -> None:
     """Eight are taken (four at a time, four wait), the ninth is told to come again."""
-    body = {"messages": HELLO, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    body: dict[str, Any] = {
+        "messages": HELLO,
+        "max_tokens": 400,
+        "ignore_eos": True,
+        "stream": True,
+    }
     crowd = [asyncio.create_task(chance.ask(**body)) for _ in range(8)]
     await chance.until(lambda said: len(said["jobs"]) == 8)
     refused = await chance.chat()

@@ -221,13 +221,15 @@ def _lora(model: ExLlamaV2, lora: Lora) -> ExLlamaV2Lora:
 
 def _try_out(loaded: Loaded) -> None:
     """Run the longest forward pass there can be: what does not fit must fail now."""
-    zeros = torch.zeros((1, loaded.config.max_input_len), dtype=torch.long)
-    pairs = [(loaded.model, loaded.cache), (loaded.draft_model, loaded.draft_cache)]
-    for model, cache in pairs:
-        if model is not None:
-            cache.current_seq_len = 0
-            model.forward(zeros, cache=cache, preprocess_only=True)
-            cache.current_seq_len = 0
+    _pass(loaded.model, loaded.cache, loaded.config.max_input_len)
+    if loaded.draft_model is not None:
+        _pass(loaded.draft_model, loaded.draft_cache, loaded.config.max_input_len)
+
+
+def _pass(model: ExLlamaV2, cache: Any, tokens: int) -> None:
+    cache.current_seq_len = 0
+    model.forward(torch.zeros((1, tokens), dtype=torch.long), cache=cache, preprocess_only=True)
+    cache.current_seq_len = 0
 
 
 def _reporting(report: Report, before: int, total: int) -> Callable[[int, int], None]:

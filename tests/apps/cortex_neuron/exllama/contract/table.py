@@ -7,7 +7,7 @@ the dictionaries that the generator's steps give.
 """
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -28,9 +28,10 @@ class Table:
 
 
 class Source:
-    """The parsed modules of one package."""
+    """The parsed modules of one package. Functions named `results` make the generator's results."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, results: Collection[str] = _RESULTS) -> None:
+        self._results = results
         self.name = root.name
         self.modules: dict[str, ast.Module] = {}
         self._packages: set[str] = set()
@@ -57,7 +58,7 @@ class Source:
             else:
                 table.calls[name] = _parameters(self._definitions[found], bound=False)
         for found, definition in self._definitions.items():
-            if found.rpartition(".")[2] in _RESULTS:
+            if found.rpartition(".")[2] in self._results:
                 table.results += _keys(definition)
         table.results = sorted(set(table.results))
         return table
