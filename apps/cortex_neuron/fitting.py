@@ -12,6 +12,7 @@ from typing import Final
 from cortex_core.settings import LlamaCppSettings
 from cortex_core.wire import Device, DeviceHealth
 from cortex_neuron.exllama.cache_modes import CACHE_MODES
+from cortex_neuron.exllama.harness import can_page
 from cortex_neuron.exllama.memory import DeviceMemory, estimate, fits, longest_cache
 from cortex_neuron.exllama.plan import PAGE, Plan, whole_pages
 from cortex_neuron.exllama.preflight import ExllamaFacts
@@ -104,20 +105,28 @@ def _fits(
         total = [one.vram_total_mb or 0 for one in group]
         together = split == "tensors"
         return tuple(
-            _fit_exllama(facts, _plan(mode, context, tensor_parallel=together), free, total)
+            _fit_exllama(
+                facts,
+                _plan(mode, context, tensor_parallel=together),
+                free,
+                total,
+                paged=can_page(group),
+            )
             for mode in CACHE_MODES
         )
     return tuple(_fit_gguf(facts, context, group, free, mode) for mode in _GGUF_MODES)
 
 
-def _fit_exllama(facts: ExllamaFacts, plan: Plan, free: Sequence[int], total: Sequence[int]) -> Fit:
-    now, empty = (estimate(facts.layout, plan, rooms) for rooms in (free, total))
+def _fit_exllama(
+    facts: ExllamaFacts, plan: Plan, free: Sequence[int], total: Sequence[int], *, paged: bool
+) -> Fit:
+    now, empty = (estimate(facts.layout, plan, rooms, paged=paged) for rooms in (free, total))
     return Fit(
         cache_mode=plan.cache_mode,
         needed_mb=tuple(one.mib for one in now),
         fits_now=fits(now, free),
         fits_empty=fits(empty, total),
-        longest=longest_cache(facts.layout, plan, free),
+        longest=longest_cache(facts.layout, plan, free, paged=paged),
     )
 
 

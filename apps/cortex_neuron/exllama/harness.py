@@ -202,7 +202,7 @@ def memory_of(facts: ModelFacts, spec: EngineSpec) -> tuple[DeviceMemory, ...]:
         _planned(spec, options),
         _rooms(spec.devices),
         draft=draft,
-        paged=_paged(spec.devices),
+        paged=can_page(spec.devices),
     )
 
 
@@ -233,7 +233,7 @@ def _plan(
         plan,
         _rooms(devices),
         draft=draft,
-        paged=_paged(devices),
+        paged=can_page(devices),
         at_most=cache,
     )
     if not longest:
@@ -251,7 +251,7 @@ def _rooms(devices: Sequence[Device]) -> list[int]:
     return [device.vram_total_mb or 0 for device in devices]
 
 
-def _paged(devices: Sequence[Device]) -> bool:
+def can_page(devices: Sequence[Device]) -> bool:
     """Tell whether the cards can do what paging needs; unknown ones can."""
     capabilities = [device.compute_capability for device in devices]
     known = [tuple(map(int, one.split("."))) for one in capabilities if one]

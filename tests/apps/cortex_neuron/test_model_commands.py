@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cortex_neuron.commands import app
 from tests.apps.cortex_neuron.exllama.model_folders import Model, write_model
 from tests.apps.cortex_neuron.sources.hub_stand_in import REPO, Hub, serving
+from tests.fake_nvml.gpus import H100, RTX_3090, Gpus
 
 
 @pytest.fixture(name="hub")
@@ -142,3 +143,41 @@ def test_inspect_shows_a_gguf_and_where_it_fits(demo_model: Path) -> None:
     assert all(fit["longest"] > 0 for fit in said["places"][0]["fits"])
     assert "where it fits now" in out
     assert "q8_0" in out
+
+
+def test_inspect_shows_where_a_large_model_fits(here: Gpus, tmp_path: Path) -> None:
+    """70B on a 3090 and an H100: each alone, by layers and by tensors, in every cache mode."""
+    here.plug(0, RTX_3090)
+    here.plug(1, H100)
+    model = Model(
+        layers=80, hidden=8192, heads=64, kv_heads=8, head_dim=128, intermediate=28672,
+        vocabulary=128256, context=131072, stored="exl2",
+    )  # fmt: skip
+    folder = write_model(tmp_path / "model", model)
+    said = told("inspect", str(folder), "--context", "32768")
+    _, out, _ = run("inspect", str(folder), "--context", "32768")
+    fits = {
+        (*place["devices"], place["split"]): [fit["fits_now"] for fit in place["fits"]]
+        for place in said["places"]
+    }
+
+    assert fits == {
+        (0, "whole"): [False] * 4,
+        (1, "whole"): [True] * 4,
+        (0, 1, "layers"): [True] * 4,
+        (0, 1, "tensors"): [True] * 4,
+    }
+    assert [one["parts_mb"]["cache"] for one in said["memory"]] == [10240, 5440, 4160, 2880]
+    assert "cuda 0, cuda 1 tensor-parallel" in out
+
+
+def test_old_cards_need_more(here: Gpus, tmp_path: Path) -> None:
+    """Without flash-attention scores are written down: less is left for the context."""
+    model = Model(layers=8, hidden=4096, heads=32, kv_heads=8, head_dim=128, context=131072)
+    folder = write_model(tmp_path / "model", model)
+    longest = []
+    for capability in ("8.6", "6.1"):
+        here.plug(0, RTX_3090, total=6000, used=0, cc=capability)
+        longest.append(told("inspect", str(folder))["places"][0]["fits"][0]["longest"])
+
+    assert 0 < longest[1] < longest[0]
