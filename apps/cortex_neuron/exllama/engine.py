@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 import structlog
 
@@ -33,6 +33,14 @@ from cortex_uplink.lean_app import LeanApp
 from cortex_uplink.logs import configure_logs
 
 log = structlog.get_logger()
+
+
+class Server(Protocol):
+    """A server that runs."""
+
+    def close(self) -> None:
+        """Take no more connections."""
+
 
 _FAULT_STATUS: Final = 70
 
@@ -73,7 +81,7 @@ def main() -> None:
         "slots": limits.slots,
         "capabilities": reader.capabilities,
     }
-    listener = _listen(Path(task["socket"]))
+    listener = listen(Path(task["socket"]))
     status = asyncio.run(_serve(app, engine, listener, events, ready))
     # Threads of the inference library may hang in a driver: nothing waits for them.
     os._exit(status)
@@ -90,7 +98,7 @@ def _backend(library: str, plan: Plan, report: Report) -> Backend:
             raise PreflightFailed("unsupported_format", f"no backend is called {library!r}")
 
 
-def _listen(path: Path) -> socket.socket:
+def listen(path: Path) -> socket.socket:
     """Return a socket at `path` that only this user may speak to."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
@@ -98,6 +106,19 @@ def _listen(path: Path) -> socket.socket:
     listener.listen(128)
     listener.setblocking(False)  # noqa: FBT003
     return listener
+
+
+async def start_server(app: LeanApp, listener: socket.socket) -> "Server":
+    """Serve an app on a socket."""
+    server = await app.create_server(
+        sock=listener, protocol=GuardedProtocol, return_asyncio_server=True
+    )
+    if server is None:
+        raise TypeError("a server was asked for")
+    await server.startup()  # type: ignore[no-untyped-call]
+    await server.before_start()  # type: ignore[no-untyped-call]
+    await server.after_start()  # type: ignore[no-untyped-call]
+    return cast("Server", server)
 
 
 async def _serve(
@@ -110,14 +131,7 @@ async def _serve(
     """Serve until told to end, or until the device fails; return the exit status."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await app.create_server(
-        sock=listener, protocol=GuardedProtocol, return_asyncio_server=True
-    )
-    if server is None:
-        raise TypeError("a server was asked for")
-    await server.startup()  # type: ignore[no-untyped-call]
-    await server.before_start()  # type: ignore[no-untyped-call]
-    await server.after_start()  # type: ignore[no-untyped-call]
+    server = await start_server(app, listener)
     say(events, ready)
     waits = [asyncio.create_task(one.wait()) for one in (stop, engine.fault)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +139,7 @@ async def _serve(
         say(events, {"event": "fault", "error": "the device failed; see the log"})
         return _FAULT_STATUS
     await engine.close()
-    server.close()  # type: ignore[no-untyped-call]
+    server.close()
     return 0
 
 

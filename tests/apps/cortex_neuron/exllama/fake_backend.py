@@ -1,6 +1,7 @@
 """A backend without a model: says one scripted text to everybody, and fails when it is told to."""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,13 +24,16 @@ LIMITS = Limits(context=64, cache=256, page=16, slots=2)
 class FakeBackend:
     """Generates `script` for every job, a token a step, `slots` jobs at a time.
 
-    While `gate` is closed no step ends. `failures` are raised by the next steps, one each.
-    `threads` are those that ever called it.
+    While `gate` is closed no step ends; a step takes `step_secs`. `failures` are raised by the next
+    steps, one each, `failures_at` by the steps of these numbers. `threads` ever called it.
     """
 
     script: Sequence[int]
     limits: Limits = LIMITS
     failures: list[Exception] = field(default_factory=list)
+    failures_at: dict[int, Exception] = field(default_factory=dict)
+    step_secs: float = 0.0
+    steps: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
     waiting: dict[int, Job] = field(default_factory=dict)
     said: dict[int, int] = field(default_factory=dict)
@@ -66,8 +70,12 @@ class FakeBackend:
         self.stepping.set()
         if not self.gate.wait(10):
             raise AssertionError("the gate stayed closed")
+        time.sleep(self.step_secs)
+        self.steps += 1
         if self.failures:
             raise self.failures.pop(0)
+        if self.steps in self.failures_at:
+            raise self.failures_at[self.steps]
         events: list[tuple[int, JobEvent]] = []
         for ticket, job in list(self.waiting.items())[: self.limits.slots]:
             at = self.said.setdefault(ticket, 0)
