@@ -37,6 +37,9 @@ MODELS = {
     "llama-exl2-6bit": Model(
         stored="exl2", bits=6, vocabulary=1000, heads=8, head_dim=64, intermediate=640
     ),
+    "llama-exl2-wide": Model(
+        stored="exl2", hidden=1024, heads=16, head_dim=64, kv_heads=8, intermediate=2048
+    ),
     "llama-gptq": Model(stored="gptq", hidden=256, heads=8),
     "qwen3-bf16-tied": Model(
         architecture="Qwen3ForCausalLM", tied=True, own_head=False, dtype="BF16", head_dim=64
@@ -224,3 +227,26 @@ def test_a_model_is_cut_as_exllamav2_cuts_it(
         ]
     assert list(scratch_of_shares(layout, plan, ours))[: cut.num_devices] == wanted
     assert [one.cache for one in estimate(layout, plan, rooms) if one.cache] == parts
+
+
+@pytest.mark.parametrize("rooms", [[8000, 8000], [9000, 6000, 3000]])
+def test_a_model_that_is_cut_holds_what_was_estimated(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, rooms: list[int]
+) -> None:
+    """Weights and scratch space of all devices together.
+
+    On the CPU the parts that every device has a copy of are there once; they are small.
+    """
+    monkeypatch.setattr(ext.exllamav2_ext, "make_q_matrix_split", lambda *_: 1, raising=False)
+    monkeypatch.setattr(tensor_p.TPContext, "finalize", lambda _: None)  # pinned host memory
+    folder = write("llama-exl2-wide")
+    facts, plan = probe(folder), planned(folder, tensor_parallel=True)
+    assert not allocated()
+    model = exllamav2.ExLlamaV2(configured(folder))
+    model.load_tp([mb / 1024 for mb in rooms], expect_cache_tokens=CACHE)
+    held = allocated() - facts.layout.host_bytes
+    estimated = sum(one.weights + one.scratch for one in estimate(facts.layout, plan, rooms))
+    # The second copy of the tables comes with the first token.
+    estimated -= len([mb for mb in rooms if mb]) * CONTEXT * facts.layout.shape.head_dim * 4
+
+    assert abs(estimated - held) / held < 0.03
