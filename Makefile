@@ -7,7 +7,7 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test exllamav2-check lint types check fmt bench soak soak-gateway fuzz chaos agents sdks mutants nix-check lock clean
+.PHONY: help setup run test exllamav2-check lint types check fmt bench soak soak-gateway fuzz chaos faults agents sdks mutants nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ fuzz: setup ## Spoil requests, streams and answers, for ten minutes each (option
 
 chaos: setup ## Let everything fail that can, and say what clients get (minutes; options: ARGS="--only clock")
 	.venv/bin/python -m tests.chaos $(ARGS)
+
+faults: setup ## Break engines, GPUs and the driver under a node (needs a C compiler; options: ARGS="--only frozen")
+	.venv/bin/python -m tests.faults $(ARGS)
 
 agents: setup ## Have Claude Code and Codex do a task, also when a node fails (Linux, npm; minutes; options: ARGS="...")
 	.venv/bin/python -m tests.agents $(ARGS)

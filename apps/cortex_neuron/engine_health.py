@@ -9,7 +9,7 @@ from http import HTTPStatus
 from cortex_neuron.harness import Engine
 from cortex_uplink import Limits, Uplink, UplinkError
 
-_LIMITS = Limits(connect=2.0, first_byte=3.0, idle=2.0)
+_LIMITS = Limits(connect=5.0, first_byte=5.0, idle=5.0)
 _MOST_BYTES = 1 << 16
 
 

@@ -22,7 +22,7 @@ LONGEST_LINE = 500
 #: Lines that are logged one by one before it counts as a flood, and one more for each second.
 BURST_LINES = 50
 _PIECE = 1 << 16
-_FLOOD_PAUSE_SECS = 0.005
+_FLOOD_PAUSE_SECS = 0.002
 
 
 class Throttle:

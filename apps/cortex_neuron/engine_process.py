@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 _LONGEST_EVENT = 1 << 20
 _LOOK_SECS = 0.5
+#: Children that are not ready yet, by title: what they take already is not promised any more.
+_starting: dict[str, int] = {}
 
 
 class EngineFailed(EngineStartFailed):
@@ -64,6 +66,11 @@ def device_environment(devices: Sequence[Device]) -> dict[str, str]:
     """
     shown = [d.uuid or str(d.index) for d in devices if d.kind != "cpu"]
     return {"CUDA_VISIBLE_DEVICES": ",".join(shown), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def starting() -> Mapping[str, int]:
+    """Return the processes of engines that are not ready yet, by title."""
+    return _starting
 
 
 class EngineProcess:
@@ -110,6 +117,7 @@ class EngineProcess:
             log.exception("engine.spawn_failed", model=title)
             raise EngineStartFailed("the node cannot start an engine process now") from error
         child = cls(process, title)
+        _starting[title] = child.pid
         try:
             async with asyncio.timeout(timeout_secs):
                 await child._introduce(task, report)
@@ -123,6 +131,8 @@ class EngineProcess:
         except BaseException:
             await child.stop(0)
             raise
+        finally:
+            _starting.pop(title, None)
         return child
 
     @property

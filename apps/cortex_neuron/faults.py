@@ -49,10 +49,9 @@ _DEVICE = re.compile(
     r"|unspecified launch failure|misaligned address|illegal instruction was encountered"
     r"|uncorrectable ECC|fallen off the bus|GPU is lost|_STATUS_EXECUTION_FAILED"
 )
-#: The whole line of whoever reports it: what merely quotes such words does not begin with them.
-_POISONED = re.compile(
-    r"(?:\[?\w*\]?:? ?)?(?:[\w.]*(?:Error|Exception): |what\(\): +)?CUDA error: (?!out of memory)"
-)
+#: What stands before it where somebody reports it; in front of a mere quotation there is more.
+_SAYS = "CUDA error: "
+_REPORTER = re.compile(r"\s*(?:[\w.]{1,80}(?:Error|Exception): |what\(\): +)?")
 _BY_RULE = (
     (_OUT_OF_MEMORY, Fault.OUT_OF_MEMORY),
     (_NO_DEVICE, Fault.NO_DEVICE),
@@ -70,7 +69,10 @@ def fault_in(lines: Iterable[str]) -> Fault | None:
 
 def is_poisoned(line: str) -> bool:
     """Tell whether a line of a living engine says that its device has failed under it."""
-    return _POISONED.match(line) is not None and fault_in((line,)) is Fault.DEVICE
+    before, found, _ = line.partition(_SAYS)
+    if not found or _REPORTER.fullmatch(before) is None:
+        return False
+    return fault_in((line,)) is Fault.DEVICE
 
 
 def ending_of(code: int, lines: Iterable[str]) -> Ending:

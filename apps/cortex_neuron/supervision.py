@@ -176,12 +176,20 @@ class Supervisor:
             look = Look(
                 at=time.monotonic(),
                 busy=busy,
-                answered=not busy or await self.alive(engine),
+                answered=not busy or await self._answers(engine),
                 processor_secs=None if engine.pid is None else processor_secs(engine.pid),
             )
             if (why := suspicion.see(look)) is not None:
                 engine.kill(Ending(Fault.HUNG, why))
                 return
+
+    async def _answers(self, engine: Engine) -> bool:
+        """Ask an engine for its health, so that the looks fit into the limit."""
+        try:
+            async with asyncio.timeout(self.hang_secs / 4):
+                return await self.alive(engine)
+        except TimeoutError:
+            return False
 
     def _reporter(self, resident: Resident) -> Report:
         started, told = time.time(), 0.0

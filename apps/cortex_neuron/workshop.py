@@ -19,6 +19,7 @@ from cortex_core.wire import Device, DeviceHealth, LoadRequest, ModelInfo, Progr
 from cortex_neuron.attached import HARNESS as ATTACHED
 from cortex_neuron.attached import Attachments
 from cortex_neuron.discovery import Held
+from cortex_neuron.engine_process import starting
 from cortex_neuron.harness import Engine, Harness, ModelFacts, Report
 from cortex_neuron.harnesses import Harnesses, harness_of
 from cortex_neuron.ledger import Ledger
@@ -133,9 +134,8 @@ class NodeWorkshop:
 
     async def measure(self, engines: Mapping[str, Engine]) -> Mapping[str, Held]:
         """Read the meters; tell the ledger, and return what each engine holds on each device."""
-        reading = await self._meters.read(
-            {model: engine.pid for model, engine in engines.items() if engine.pid is not None}
-        )
+        running = {model: e.pid for model, e in engines.items() if e.pid is not None}
+        reading = await self._meters.read({**starting(), **running})
         self._ledger.observe({d.index: d.vram_free_mb for d in reading.devices}, reading.held)
         return reading.held
 
