@@ -159,6 +159,7 @@ def _parts(memory: DeviceMemory) -> Mapping[str, int]:
         "cache": memory.cache,
         "scratch": memory.scratch,
         "working": memory.working,
+        "loading": memory.loading,
         "context": memory.context,
     }
     return {name: -(-size // _MIB) for name, size in parts.items()}

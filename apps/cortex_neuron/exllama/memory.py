@@ -2,7 +2,8 @@
 
 The formulas are exllamav2's own (0.3.2): what it reckons with when it splits by hand, and what its
 classes allocate. `resident` is exact; `working` is what a busy model takes on top while it reads a
-chunk; `context` is judged (CUDA context, cuBLAS, slack of the allocator).
+chunk; `loading` is what autosplit insists on having free besides, while it tries each module out;
+`context` is judged (CUDA context, cuBLAS, slack of the allocator).
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ class DeviceMemory:
     cache: int = 0
     scratch: int = 0
     working: int = 0
+    loading: int = 0
     context: int = 0
 
     @property
@@ -44,8 +46,8 @@ class DeviceMemory:
 
     @property
     def mib(self) -> int:
-        """MiB in all, rounded up."""
-        return -(-(self.resident + self.working + self.context) // _MIB)
+        """MiB that must be free for it, rounded up."""
+        return -(-(self.resident + self.working + self.loading + self.context) // _MIB)
 
     def __add__(self, other: "DeviceMemory") -> "DeviceMemory":
         """Return both models on one device: one process has one context, and one runs at a time."""
@@ -54,6 +56,7 @@ class DeviceMemory:
             cache=self.cache + other.cache,
             scratch=self.scratch + other.scratch,
             working=max(self.working, other.working),
+            loading=max(self.loading, other.loading),
             context=max(self.context, other.context),
         )
 
@@ -166,10 +169,7 @@ def _filled(layout: Layout, plan: Plan, rooms: Sequence[int], *, paged: bool) ->
     layer = _cache_layer(shape, plan)
     fixed = _buffers(layout, plan, layout.modules)
     working = max(_working(module, layout, plan, paged=paged) for module in layout.modules)
-    reserve = [
-        max(working, _reserve(plan, index) + _RESERVE_PROBE) + CONTEXT_MIB * _MIB
-        for index in range(len(rooms))
-    ]
+    reserve = [working + _reserve(plan, index) + CONTEXT_MIB * _MIB for index in range(len(rooms))]
     used, at, places = [0] * len(rooms), 0, list[int]()
     staged = [False] * len(rooms)
     for module in layout.modules:
@@ -190,9 +190,11 @@ def _filled(layout: Layout, plan: Plan, rooms: Sequence[int], *, paged: bool) ->
 
 
 def _reserve(plan: Plan, index: int) -> int:
+    """Return what autosplit keeps free on a device while it tries modules out there."""
+    kept = _RESERVE_OTHER if index else _RESERVE_FIRST
     if plan.reserve_mb:
-        return plan.reserve_mb[index] * _MIB if index < len(plan.reserve_mb) else 0
-    return _RESERVE_OTHER if index else _RESERVE_FIRST
+        kept = plan.reserve_mb[index] * _MIB if index < len(plan.reserve_mb) else 0
+    return kept + _RESERVE_PROBE
 
 
 def _placed(
@@ -200,7 +202,7 @@ def _placed(
 ) -> tuple[DeviceMemory, ...]:
     """Return the memory of modules that lie whole on their devices."""
     shape = layout.shape
-    by_hand = plan.split_mb is not None and len(rooms_mb) > 1
+    by_hand = plan.split_mb is not None
 
     def on(index: int) -> DeviceMemory:
         here = [
@@ -217,6 +219,7 @@ def _placed(
             scratch=_buffers(layout, plan, here if by_hand else layout.modules)
             + (_staging(shape, plan) if cached else 0),
             working=max(_working(module, layout, plan, paged=paged) for module in here),
+            loading=0 if by_hand else _reserve(plan, index),
             context=CONTEXT_MIB * _MIB,
         )
 

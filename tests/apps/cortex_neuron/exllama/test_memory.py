@@ -140,6 +140,21 @@ def test_what_autosplit_must_leave_moves_modules_on() -> None:
     assert much < little
 
 
+def test_autosplit_must_have_more_than_it_takes() -> None:
+    """It gives up on a device that has not so much free besides; a split by hand does not care."""
+    layout = laid_out(SMALL)
+    plans = (
+        plan(4096),
+        replace(plan(4096), reserve_mb=(100,)),
+        replace(plan(4096), split_mb=(4000,)),
+    )
+    found = [estimate(layout, one, [8000])[0] for one in plans]
+
+    assert [one.loading // MIB for one in found] == [192 + 256, 100 + 256, 0]
+    assert len({one.resident for one in found}) == 1
+    assert found[0].mib - found[2].mib == 192 + 256
+
+
 def test_a_split_by_hand_is_kept_to() -> None:
     """It speaks of weights and buffers: the cache comes on top."""
     layout = laid_out(LLAMA_8B)
