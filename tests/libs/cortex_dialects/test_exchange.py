@@ -190,7 +190,7 @@ def test_ids_of_calls_in_the_conversation_are_not_used_again() -> None:
     assert b'"call_0"' not in told(made, [stream_of(again)])
 
 
-@pytest.mark.parametrize("depth", [240, 260, 900])
+@pytest.mark.parametrize("depth", [190, 260, 900])
 def test_a_body_that_no_node_could_read_is_refused_at_once(depth: int) -> None:
     """In every dialect, before anything of it can fail further in; what passes can be written."""
     deep = b"[" * depth + b"]" * depth
