@@ -123,7 +123,7 @@ def test_discovery_says_what_the_machine_is(scene: Scene) -> None:
     assert found["devices"]
     for number, device in enumerate(found["devices"]):
         assert device.keys() == {
-            "index", "uuid", "kind", "name", "vram_total_mb", "compute_capability"
+            "index", "uuid", "kind", "name", "vram_total_mb", "compute_capability", "part_of", "ecc",
         }  # fmt: skip
         assert device["index"] == number
         assert device["vram_total_mb"] > 0
@@ -150,6 +150,7 @@ def test_health_tells_memory_and_work(demo: Scene) -> None:
         "devices",
         "activation",
         "models",
+        "attached",
     }
     assert health["uptime_secs"] > 0
     assert health["draining"] is False
@@ -510,7 +511,9 @@ def test_a_load_that_does_not_fit_touches_nothing(demo: Scene) -> None:
     assert error["needed_mb"] == 10_000_000
     assert 0 < error["free_mb"] < 10_000_000
     (device,) = [one for one in error["per_device"] if one["index"] == 0]
-    assert device.keys() == {"index", "needed_mb", "free_mb", "reserved_mb", "total_mb"}
+    assert device.keys() == {
+        "index", "needed_mb", "free_mb", "reserved_mb", "held_mb", "total_mb",
+    }  # fmt: skip
     assert error["evictable"] == [DEMO]
     assert status(demo.neuron, DEMO) == "loaded"
     assert get(demo, "/health").json()["devices"][0]["vram_reserved_mb"] == 0
