@@ -1,7 +1,11 @@
 """`neuron pull`, `list`, `rm` and `inspect`, as they are typed."""
 
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cortex_neuron.commands import app
+from cortex_neuron.sources.hub_cache import Repository
 from tests.apps.cortex_neuron.exllama.model_folders import Model, write_model
 from tests.apps.cortex_neuron.sources.hub_stand_in import REPO, Hub, serving
 from tests.fake_nvml.gpus import H100, RTX_3090, Gpus
@@ -16,7 +21,7 @@ from tests.fake_nvml.gpus import H100, RTX_3090, Gpus
 
 @pytest.fixture(name="hub")
 def _hub(tmp_path: Path) -> Iterator[Hub]:
-    folder = write_model(tmp_path / "published", Model(stored="exl2"))
+    folder = write_model(tmp_path / "published", Model(stored="exl2", vocabulary=8000))
     hub = Hub()
     hub.branches["4.0bpw"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     hub.files["README.md"] = b"quants are branches"
@@ -91,6 +96,39 @@ def test_a_pull_that_brings_nothing_usable_is_not_well(
     assert code == 1
     assert Path(out.strip()).is_dir()
     assert "not_found: there is no tokenizer.json" in err
+
+
+def test_a_pull_that_was_killed_is_gone_on_with(hub: Hub, environment: dict[str, str]) -> None:
+    """By another process, from the byte where the first one was; its lock died with it."""
+    hub.stall_after = 1_500_000
+    command = [sys.executable, "-m", "cortex_neuron", "pull", f"hf:{REPO}@4.0bpw"]
+    repository = Repository(Path(environment["HF_HUB_CACHE"]), REPO)
+    with subprocess.Popen(command, env={**os.environ, **environment}) as first:
+        until(lambda: repository.partial_bytes == 1_500_000)
+        first.kill()
+    hub.go_on.set()
+    hub.stall_after = None
+    hub.asked.clear()
+    again = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert again.returncode == 0, again.stderr
+    assert hub.fetched == [("model.safetensors", "bytes=1500000-")]
+    assert repository.partial_bytes == 0
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something, for a minute at most."""
+    limit = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,15 @@ def commit_of(branch: str) -> str:
 class Hub:
     """The hub, and what it was asked for. `branches` are files by name, by branch.
 
-    `break_after`: the next answers end after so many bytes. `lie`: contents are not as described.
-    `deny`: the status with which every file is refused. `claim`: how long all files are said to be.
+    `break_after`: the next answers end after so many bytes. `stall_after`: a file stops coming there
+    until `go_on`. `lie`: contents are not as described. `deny`: the status with which every file is
+    refused. `claim`: how long all files are said to be.
     """
 
     branches: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {}})
     break_after: list[int] = field(default_factory=list)
+    stall_after: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
     lie: bool = False
     deny: int | None = None
     claim: int | None = None
@@ -128,6 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
         if "resolve" in self.path and self.hub.break_after:
             body = body[: self.hub.break_after.pop(0)]
             self.close_connection = True
+        if "resolve" in self.path and self.hub.stall_after is not None:
+            self.wfile.write(body[: self.hub.stall_after])
+            self.hub.go_on.wait(20)
+            body = b""
+            self.close_connection = True
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -145,5 +153,6 @@ def serving(hub: Hub) -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.go_on.set()
             server.shutdown()
             thread.join()
