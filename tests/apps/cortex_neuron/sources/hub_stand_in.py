@@ -22,7 +22,7 @@ def commit_of(branch: str) -> str:
 class Hub:
     """The hub, and what it was asked for. `branches` are files by name, by branch.
 
-    `break_after`: the next answers end after so many bytes. `stall_after`: a file stops coming there
+    `break_after`: the next answers end after so many bytes. `stall_after`: a file stops there
     until `go_on`. `lie`: contents are not as described. `deny`: the status with which every file is
     refused. `claim`: how long all files are said to be.
     """
