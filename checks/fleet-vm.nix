@@ -42,9 +42,11 @@ let
       };
     };
   };
-  on = name: {
-    source = "${model}";
-    pinned_on = [ name ];
+  source = "${model}";
+  # Not pinned: what is pinned makes no room for others.
+  onAtlas = {
+    inherit source;
+    excluded_from = [ "hermes" ];
   };
 in
 pkgs.testers.runNixOSTest {
@@ -60,9 +62,12 @@ pkgs.testers.runNixOSTest {
           hermes.endpoint = "http://hermes:13131";
         };
         models = {
-          first = on "atlas";
-          second = on "atlas";
-          third = on "hermes";
+          first = onAtlas;
+          second = onAtlas;
+          third = {
+            inherit source;
+            pinned_on = [ "hermes" ];
+          };
         };
         aliases."gpt-*" = "third";
       };

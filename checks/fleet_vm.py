@@ -64,7 +64,7 @@ with subtest("an alias reaches the other node, and its answer streams"):
     stream = gateway.succeed(ask("gpt-4o", stream=True))
     assert stream.count("data: ") > 3, stream
     assert stream.rstrip().endswith("data: [DONE]"), stream
-    assert loaded("hermes") == {"third"}, loaded("hermes")
+    assert "third" in loaded("hermes"), loaded("hermes")
 
 with subtest("a node that goes away is missed, and its models are 503 until it is back"):
     atlas.shutdown()

@@ -63,6 +63,11 @@ in
     }
   ) (import (source + "/nixos-modules/fleet.nix"));
   otherLinux = import (source + "/nixos-modules/other-linux/units.nix") { inherit lib evaluate; };
+  # Those for operators, by name.
+  options = lib.mapAttrs (
+    _: service:
+    lib.attrNames (lib.filterAttrs (_: option: !(isOption option && option.internal or false)) service)
+  ) { inherit ((evaluate { }).options.services) cortex neuron; };
   undescribed = undescribed "services" {
     inherit ((evaluate { }).options.services) cortex neuron;
   };
@@ -78,5 +83,7 @@ in
       ++ project.dependencies
       ++ project.optional-dependencies.gateway
       ++ project.optional-dependencies.neuron
+      # exllamav2 itself is broken in a nixpkgs without CUDA.
+      ++ lib.filter (requirement: nameOf requirement != "exllamav2") project.optional-dependencies.exllamav2
     );
 }

@@ -8,6 +8,24 @@ from packaging.requirements import Requirement
 from tests.nix.asking import Nix, Refused, mistake
 
 
+def test_the_flavour_for_cuda(nix: Nix, source: Path) -> None:
+    """It is asked for by its own name, says that it needs a driver, and has exllamav2."""
+    cuda = nix.output(source, "legacyPackages.x86_64-linux.neuron-cuda.cudaSupport")
+    plain = nix.output(source, "packages.x86_64-linux.neuron.cudaSupport")
+
+    assert (cuda, plain) == (True, False)
+    assert nix.output(source, "legacyPackages.x86_64-linux.neuron-cuda.drvPath")
+
+
+def test_exllamav2_without_cuda_is_seen(nix: Nix, source: Path) -> None:
+    """In a nixpkgs without `cudaSupport` it is broken, and that is said."""
+    mistake(source, "flake.nix", "config.cudaSupport = true;", "")
+    mistake(source, "apps/packages.nix", "(pkgs.config.cudaSupport or false)", "true")
+
+    with pytest.raises(Refused, match="marked as broken"):
+        nix.output(source, "legacyPackages.x86_64-linux.neuron-cuda.drvPath")
+
+
 def unmet(nix: Nix, source: Path) -> list[str]:
     """Return the requirements that nixpkgs' version does not meet."""
     return [

@@ -45,12 +45,16 @@ let
 
   python3Packages =
     versioned {
+      h11 = "0.16.0";
       hatchling = "1.29.0";
       httptools = "0.7.1";
       httpx = "0.28.1";
       huggingface-hub = "1.10.2";
       hypothesis = "6.151.10";
+      jinja2 = "3.1.6";
+      llguidance = "1.7.6";
       nvidia-ml-py = "13.610.43";
+      openai = "2.41.1";
       orjson = "3.11.7";
       pip = "26.1.2";
       prometheus-client = "0.25.0";
@@ -61,6 +65,7 @@ let
       rich = "14.3.3";
       sanic = "25.12.0";
       structlog = "25.5.0";
+      tokenizers = "0.22.2";
       typer = "0.24.0";
       uvloop = "0.22.1";
     }
@@ -145,7 +150,16 @@ let
           optionsCommonMark = derivationOf "options.md" (lib.attrNames options.services) { };
         };
       testers.runNixOSTest =
-        test: derivationOf "vm-test-run-${test.name}" (lib.attrNames test.nodes ++ [ test.testScript ]) { };
+        test:
+        derivationOf "vm-test-run-${test.name}" (lib.attrNames test.nodes ++ [ test.testScript ]) {
+          nodes = lib.mapAttrs (
+            _: module:
+            (import ./nixos/lib/eval-config.nix {
+              inherit system;
+              modules = [ module ];
+            }).config
+          ) test.nodes;
+        };
     };
 in
 pkgs

@@ -48,6 +48,7 @@ in
     systemd.tmpfiles.rules = strings;
     users.groups = attributes;
     users.users = attributes;
+    virtualisation = attributes;
     warnings = strings;
   };
 
