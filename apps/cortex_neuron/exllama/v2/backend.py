@@ -1,55 +1,31 @@
 """A model that runs in exllamav2's dynamic generator, behind the seam of a backend.
 
-Of the generator's results only tokens and logits are read: text is made elsewhere, the same for
-every library. What it asserts or forgets is known before a job comes here (`admitting`).
+What the generator asserts or forgets is known before a job comes here (`admitting`).
 """
 
 import gc
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import structlog
 import torch
 from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob
 
-from cortex_core.errors import ApiError, InternalError
 from cortex_neuron.exllama.backend import Report
-from cortex_neuron.exllama.jobs import (
-    Broke,
-    Ended,
-    EndReason,
-    Generated,
-    Job,
-    JobEvent,
-    Limits,
-    Prefilled,
-    Started,
-    TokenLogprob,
-)
+from cortex_neuron.exllama.jobs import Broke, Job, JobEvent, Limits
 from cortex_neuron.exllama.plan import PAGE, Plan
+from cortex_neuron.exllama.stepping import Running, as_api_error, read_result
 from cortex_neuron.exllama.v2.loading import load
 from cortex_neuron.exllama.v2.masking import MaskFilter
 from cortex_neuron.exllama.v2.sampler import Sampler
-
-log = structlog.get_logger()
 
 _LONGEST_GUESS: Final = 7
 
 
 @dataclass(slots=True, kw_only=True)
-class _Running:
-    """A job and what has been told of it."""
+class _Masked(Running):
+    """A job with the filter that keeps it to its grammar."""
 
-    job: Job
-    made: Any
     mask: MaskFilter | None
-    started: bool = False
-    told: int = 0
-
-    @property
-    def cached(self) -> int:
-        """Tokens of the prompt that the cache had."""
-        return int(self.made.cached_pages) * PAGE + int(self.made.cached_tokens)
 
 
 class ExLlamaV2Backend:
@@ -59,7 +35,7 @@ class ExLlamaV2Backend:
         self._guesses = min(plan.guesses, _LONGEST_GUESS)
         self._by_ngrams = bool(self._guesses) and plan.draft is None
         self._loaded = load(plan, report)
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _Masked] = {}
         self._sampler = Sampler(self._loaded.tokenizer, self._loaded.config.vocab_size)
         self._slots = (plan.slots or 1) if self._loaded.paged else 1
         self.limits = Limits(
@@ -97,7 +73,7 @@ class ExLlamaV2Backend:
             identifier=ticket,
         )
         self._generator.enqueue(made)
-        self._running[ticket] = _Running(job=job, made=made, mask=mask)
+        self._running[ticket] = _Masked(job=job, made=made, mask=mask)
 
     def busy(self) -> bool:
         """Tell whether there are jobs."""
@@ -108,12 +84,16 @@ class ExLlamaV2Backend:
         events: list[tuple[int, JobEvent]] = []
         for result in self._generator.iterate():
             ticket = result["identifier"]
-            if (running := self._running.get(ticket)) is not None:
-                events += ((ticket, event) for event in self._read(ticket, running, result))
+            if (running := self._running.get(ticket)) is None:
+                continue
+            vocabulary = self._loaded.config.vocab_size
+            events += ((ticket, event) for event in read_result(running, result, vocabulary))
+            if result["eos"]:
+                del self._running[ticket]
         for ticket, running in tuple(self._running.items()):
             if running.mask is not None and running.mask.failure is not None:
                 self.cancel(ticket)
-                events.append((ticket, Broke(_as_api_error(running.mask.failure))))
+                events.append((ticket, Broke(as_api_error(running.mask.failure))))
         return events
 
     def cancel(self, ticket: int) -> None:
@@ -160,55 +140,3 @@ class ExLlamaV2Backend:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _read(self, ticket: int, running: _Running, result: dict[str, Any]) -> list[JobEvent]:
-        if result["stage"] == "prefill":
-            return [Prefilled(result["curr_progress"], result["max_progress"])]
-        if result["stage"] != "streaming":
-            return []
-        parts = [result, *([result["held"]] if "held" in result else [])]
-        tokens = [token for part in parts for token in _row(part.get("token_ids"))]
-        logprobs = self._logprobs(running.job, tokens, parts)
-        ended = bool(result["eos"])
-        stopped = ended and result["eos_reason"] == "stop_token"
-        said = min(len(tokens) - stopped, running.job.max_tokens - running.told)
-        events: list[JobEvent] = []
-        if not running.started:
-            running.started = True
-            events.append(Started(running.cached))
-        if said > 0:
-            events.append(Generated(tuple(tokens[:said]), logprobs[:said]))
-            running.told += said
-        if ended:
-            del self._running[ticket]
-            reason = EndReason.STOP_TOKEN if stopped else EndReason.MAX_TOKENS
-            events.append(Ended(reason, running.told + stopped))
-        return events
-
-    def _logprobs(
-        self, job: Job, tokens: list[int], parts: list[dict[str, Any]]
-    ) -> tuple[TokenLogprob, ...]:
-        """Return each token's log probability: of all tokens, before any was cut off."""
-        if job.top_logprobs is None or not tokens:
-            return ()
-        rows = torch.cat([part["logits"][0] for part in parts if "logits" in part])
-        known = rows[:, : self._loaded.config.vocab_size].float().log_softmax(dim=-1)
-        own = known.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
-        best = known.topk(min(job.top_logprobs, known.shape[-1]), dim=-1)
-        tops = [
-            tuple(zip(ids, values, strict=True))
-            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        return tuple(TokenLogprob(own[at], tops[at]) for at in range(len(tokens)))
-
-
-def _as_api_error(failure: Exception) -> ApiError:
-    """Return why a grammar gave up, as its client is told."""
-    if isinstance(failure, ApiError):
-        return failure
-    log.error("grammar.failed", exc_info=failure)
-    return InternalError("the grammar failed inside an answer; the engine's log says why")
-
-
-def _row(tokens: torch.Tensor | None) -> list[int]:
-    return [] if tokens is None else list(map(int, tokens[0].tolist()))

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[4]
 ADAPTER = ROOT / "apps/cortex_neuron/exllama/v2"
 FAKE = Path(__file__).with_name("fakes") / "exllamav2"
 LIBRARY = "exllamav2"
+STEPPING = "cortex_neuron.exllama.stepping"
 
 #: Mistakes as they happen: a file, what stands there, and what might have.
 MISTAKES = (
@@ -23,8 +24,8 @@ MISTAKES = (
     ("backend", "self._generator.enqueue(made)", "self._generator.submit(made)"),
     ("backend", "self._generator.cancel(running.made)", "self._generator.abort(running.made)"),
     ("backend", "self._generator.unreferenced_pages", "self._generator.free_pages"),
-    ("backend", 'result["curr_progress"]', 'result["progress"]'),
-    ("backend", '"held" in result', '"kept" in result'),
+    ("stepping", 'result["curr_progress"]', 'result["progress"]'),
+    ("stepping", '"held" in result', '"kept" in result'),
     ("backend", "num_draft_tokens=", "draft_tokens="),
     ("backend", "generator.set_loras(loaded.loras)", "generator.use_loras(loaded.loras)"),
     ("loading", "config.no_sdpa = True", "config.disable_sdpa = True"),
@@ -50,7 +51,10 @@ MISTAKES = (
 
 def sources() -> dict[str, str]:
     """Return the adapter's modules by name."""
-    return {f"cortex_neuron.exllama.v2.{one.stem}": one.read_text() for one in ADAPTER.glob("*.py")}
+    found = {
+        f"cortex_neuron.exllama.v2.{one.stem}": one.read_text() for one in ADAPTER.glob("*.py")
+    }
+    return {**found, STEPPING: ADAPTER.with_name("stepping.py").read_text()}
 
 
 def problems(text: Mapping[str, str]) -> list[str]:
@@ -70,7 +74,7 @@ def test_the_adapter_uses_what_there_is() -> None:
 def test_a_mistake_is_found(module: str, right: str, wrong: str) -> None:
     """A word that is nearly right raises nothing in Python, or only on a GPU."""
     text = sources()
-    name = f"cortex_neuron.exllama.v2.{module}"
+    name = STEPPING if module == "stepping" else f"cortex_neuron.exllama.v2.{module}"
     assert right in text[name]
     text[name] = text[name].replace(right, wrong)
 
