@@ -123,7 +123,8 @@ def test_discovery_says_what_the_machine_is(scene: Scene) -> None:
     assert found["devices"]
     for number, device in enumerate(found["devices"]):
         assert device.keys() == {
-            "index", "uuid", "kind", "name", "vram_total_mb", "compute_capability", "part_of", "ecc",
+            "index", "uuid", "kind", "name", "vram_total_mb", "compute_capability",
+            "part_of", "ecc",
         }  # fmt: skip
         assert device["index"] == number
         assert device["vram_total_mb"] > 0
