@@ -33,7 +33,9 @@
     {
       packages =
         onLinux (pkgs: packages pkgs // { default = (packages pkgs).cortex; })
-        // onDarwin (pkgs: { inherit (packages pkgs) cortex-router; });
+        // onDarwin (pkgs: {
+          inherit (packages pkgs) cortex-router;
+        });
       legacyPackages.x86_64-linux = { inherit (packages withCuda) neuron-cuda; };
       overlays.default = final: _: packages final;
 

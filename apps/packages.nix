@@ -92,20 +92,18 @@ let
           --suffix PATH : ${lib.makeBinPath programs}
       '';
     in
-    pkgs.runCommand "${pname}-${project.version}"
-      {
-        inherit pname;
-        inherit (project) version;
-        nativeBuildInputs = [ pkgs.makeWrapper ];
-        passthru = { inherit cudaSupport python; };
-        meta = {
-          inherit description;
-          license = lib.licenses.gpl3Plus;
-          platforms = lib.platforms.linux;
-          mainProgram = lib.head (lib.attrNames modules);
-        };
-      }
-      (lib.concatStrings (lib.mapAttrsToList wrap modules));
+    pkgs.runCommand "${pname}-${project.version}" {
+      inherit pname;
+      inherit (project) version;
+      nativeBuildInputs = [ pkgs.makeWrapper ];
+      passthru = { inherit cudaSupport python; };
+      meta = {
+        inherit description;
+        license = lib.licenses.gpl3Plus;
+        platforms = lib.platforms.linux;
+        mainProgram = lib.head (lib.attrNames modules);
+      };
+    } (lib.concatStrings (lib.mapAttrsToList wrap modules));
 
   gateway = {
     modules.cortex = "cortex_gateway";

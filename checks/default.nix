@@ -16,13 +16,15 @@ in
 lib.listToAttrs (
   map (
     file:
-    lib.nameValuePair (lib.removeSuffix ".nix" file) (import (./. + "/${file}") {
-      inherit
-        lib
-        machine
-        pkgs
-        self
-        ;
-    })
+    lib.nameValuePair (lib.removeSuffix ".nix" file) (
+      import (./. + "/${file}") {
+        inherit
+          lib
+          machine
+          pkgs
+          self
+          ;
+      }
+    )
   ) files
 )

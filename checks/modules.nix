@@ -14,8 +14,5 @@ let
   wrong = lib.filterAttrs (_: one: !one.right) (lib.mapAttrs judged cases);
 in
 pkgs.runCommand "modules" { } (
-  if wrong == { } then
-    "touch $out"
-  else
-    throw "not as expected: ${builtins.toJSON wrong}"
+  if wrong == { } then "touch $out" else throw "not as expected: ${builtins.toJSON wrong}"
 )

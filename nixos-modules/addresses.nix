@@ -7,7 +7,8 @@ rec {
 
   isV6 = address: builtins.match ".*:.*" address != null;
   joined =
-    address: port: if isV6 address then "[${address}]:${toString port}" else "${address}:${toString port}";
+    address: port:
+    if isV6 address then "[${address}]:${toString port}" else "${address}:${toString port}";
 
   isLoopback = address: address == "::1" || lib.hasPrefix "127." address;
   isEverywhere = address: address == "0.0.0.0" || address == "::";

@@ -187,7 +187,8 @@ in
       }
       {
         assertion =
-          (config.services.neuron.enable or false) -> !(addresses.clash api node || addresses.clash metrics node);
+          (config.services.neuron.enable or false)
+          -> !(addresses.clash api node || addresses.clash metrics node);
         message = "services.neuron.port = ${toString node.port} is taken by services.cortex on the same machine: give one of them another port.";
       }
     ];

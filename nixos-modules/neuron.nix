@@ -237,10 +237,15 @@ in
             cfg.huggingFaceTokenFile != null
           ) "hugging-face:${cfg.huggingFaceTokenFile}";
         }
-        // (if ownCache then { CacheDirectory = "neuron"; } else {
-          User = "neuron";
-          ReadWritePaths = [ (toString cfg.cacheDir) ];
-        });
+        // (
+          if ownCache then
+            { CacheDirectory = "neuron"; }
+          else
+            {
+              User = "neuron";
+              ReadWritePaths = [ (toString cfg.cacheDir) ];
+            }
+        );
     };
   };
 }

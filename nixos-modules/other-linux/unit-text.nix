@@ -18,8 +18,8 @@ in
   Description=${service.description}
   ${words "Wants" service.wants}${words "After" service.after}
   [Service]
-  ${lib.concatStrings (
-    lib.mapAttrsToList (name: value: "Environment=\"${name}=${value}\"\n") variables
-  )}${settings service.serviceConfig}
+  ${
+    lib.concatStrings (lib.mapAttrsToList (name: value: "Environment=\"${name}=${value}\"\n") variables)
+  }${settings service.serviceConfig}
   [Install]
   ${words "WantedBy" service.wantedBy}''

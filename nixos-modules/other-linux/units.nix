@@ -36,6 +36,6 @@ let
   '';
   textOf = import ./unit-text.nix { inherit lib; };
 in
-lib.mapAttrs' (
-  name: service: lib.nameValuePair "${name}.service" (heading + textOf service)
-) (lib.getAttrs [ "cortex" "neuron" ] config.systemd.services)
+lib.mapAttrs' (name: service: lib.nameValuePair "${name}.service" (heading + textOf service)) (
+  lib.getAttrs [ "cortex" "neuron" ] config.systemd.services
+)

@@ -47,10 +47,8 @@ class Nix:
 
     def ask(self, attribute: str, source: Path = ROOT) -> Any:
         """Return what `evaluate.nix` says about the modules in `source`. Raises Refused."""
-        nixpkgs = ("--arg", "nixpkgs", str(self.nixpkgs))
-        file = str(source / EVALUATE)
-        asked = ("nix-instantiate", "--eval", "--strict", "--json", *nixpkgs, "-A", attribute, file)
-        return json.loads(_run(asked))
+        answer = _known if source == ROOT else _evaluated
+        return json.loads(answer(self.nixpkgs, attribute, source))
 
     def flake(self, source: Path, *command: str) -> str:
         """Return what a command on the flake in `source` prints. Raises Refused."""
@@ -96,6 +94,15 @@ def mistake(source: Path, file: str, right: str, wrong: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert right in text, f"{file} has no {right!r} any more: seed another mistake"
     path.write_text(text.replace(right, wrong), encoding="utf-8")
+
+
+def _evaluated(nixpkgs: Path, attribute: str, source: Path) -> str:
+    asked = ("nix-instantiate", "--eval", "--strict", "--json", "-A", attribute)
+    return _run((*asked, "--arg", "nixpkgs", str(nixpkgs), str(source / EVALUATE)))
+
+
+# The checkout stays as it is while the checks run; a full tree takes a minute for some questions.
+_known = cache(_evaluated)
 
 
 @cache

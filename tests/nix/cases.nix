@@ -139,12 +139,22 @@ in
   });
   cuda-without-driver = fails "services.neuron.package is built for CUDA, and this machine has no" (
     { pkgs, ... }:
-    neuron { package = pkgs.coreutils // { cudaSupport = true; }; }
+    neuron {
+      package = pkgs.coreutils // {
+        cudaSupport = true;
+      };
+    }
   );
   cuda-with-driver = well (
     { pkgs, ... }:
     {
-      imports = [ (neuron { package = pkgs.coreutils // { cudaSupport = true; }; }) ];
+      imports = [
+        (neuron {
+          package = pkgs.coreutils // {
+            cudaSupport = true;
+          };
+        })
+      ];
       services.xserver.videoDrivers = [ "nvidia" ];
       hardware.nvidia.open = true;
     }
@@ -154,7 +164,9 @@ in
     {
       imports = [
         (neuron {
-          package = pkgs.coreutils // { cudaSupport = true; };
+          package = pkgs.coreutils // {
+            cudaSupport = true;
+          };
           gpus = "none";
         })
       ];
@@ -163,26 +175,50 @@ in
     }
   );
 
-  unknown-option = refused (cortex { nodes = { }; });
-  unknown-option-of-a-node = refused (neuron { models_dir = "/srv"; });
-  port-too-large = refused (cortex { port = 65536; });
-  port-as-text = refused (neuron { port = "13131"; });
-  name-for-an-address = refused (cortex { address = "localhost"; });
-  neuron-without-endpoint = refused (cortex { neurons.hermes = { }; });
-  endpoint-with-a-path = refused (cortex { neurons.hermes.endpoint = "http://hermes:13131/v1"; });
+  unknown-option = refused (cortex {
+    nodes = { };
+  });
+  unknown-option-of-a-node = refused (neuron {
+    models_dir = "/srv";
+  });
+  port-too-large = refused (cortex {
+    port = 65536;
+  });
+  port-as-text = refused (neuron {
+    port = "13131";
+  });
+  name-for-an-address = refused (cortex {
+    address = "localhost";
+  });
+  neuron-without-endpoint = refused (cortex {
+    neurons.hermes = { };
+  });
+  endpoint-with-a-path = refused (cortex {
+    neurons.hermes.endpoint = "http://hermes:13131/v1";
+  });
   token-in-the-configuration = refused (cortex {
     neurons.atlas.token = "secret";
   });
-  relative-token-file = refused (cortex { neurons.atlas.tokenFile = "atlas.token"; });
+  relative-token-file = refused (cortex {
+    neurons.atlas.tokenFile = "atlas.token";
+  });
   alias-of-two = refused (cortex {
     aliases.gpt = [
       "a"
       "b"
     ];
   });
-  gpu-by-name = refused (neuron { gpus = "first"; });
-  negative-drain = refused (cortex { settings.timeouts.drain = -1; });
+  gpu-by-name = refused (neuron {
+    gpus = "first";
+  });
+  negative-drain = refused (cortex {
+    settings.timeouts.drain = -1;
+  });
   # Nix would open one port in the firewall and the program take another.
-  port-beside-the-option = refused (cortex { settings.gateway.listen = "127.0.0.1:80"; });
-  function-in-settings = refused (cortex { settings.eviction.strategy = x: x; });
+  port-beside-the-option = refused (cortex {
+    settings.gateway.listen = "127.0.0.1:80";
+  });
+  function-in-settings = refused (cortex {
+    settings.eviction.strategy = x: x;
+  });
 }

@@ -84,6 +84,8 @@ in
       ++ project.optional-dependencies.gateway
       ++ project.optional-dependencies.neuron
       # exllamav2 itself is broken in a nixpkgs without CUDA.
-      ++ lib.filter (requirement: nameOf requirement != "exllamav2") project.optional-dependencies.exllamav2
+      ++ lib.filter (
+        requirement: nameOf requirement != "exllamav2"
+      ) project.optional-dependencies.exllamav2
     );
 }

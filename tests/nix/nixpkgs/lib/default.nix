@@ -6,17 +6,13 @@ let
     attrNames
     concatMap
     concatStringsSep
-    elem
     isList
     listToAttrs
     map
     mapAttrs
-    match
     ;
   modules = import ./modules.nix;
   properties = import ./properties.nix;
-
-  isPlainWord = text: match "[[:alnum:],._+:@%/-]+" text != null;
 in
 rec {
   inherit (modules) evalModules types isOption;
@@ -35,23 +31,20 @@ rec {
     concatMap
     concatStringsSep
     elem
+    elemAt
     filter
     foldl'
-    fromTOML
-    hasAttr
     head
-    isAttrs
     isBool
     isList
-    isString
     length
     listToAttrs
     map
     mapAttrs
     readDir
+    readFile
     removeAttrs
-    splitVersion
-    tail
+    replaceStrings
     toJSON
     ;
 
@@ -79,10 +72,6 @@ rec {
     _type = "literalExpression";
     inherit text;
   };
-  literalMD = text: {
-    _type = "literalMD";
-    inherit text;
-  };
 
   nameValuePair = name: value: { inherit name value; };
   genAttrs = names: make: listToAttrs (map (name: nameValuePair name (make name)) names);
@@ -96,14 +85,14 @@ rec {
   optionalAttrs = condition: set: if condition then set else { };
 
   optional = condition: value: if condition then [ value ] else [ ];
-  optionals = condition: values: if condition then values else [ ];
   optionalString = condition: text: if condition then text else "";
-  unique = builtins.foldl' (seen: one: if elem one seen then seen else seen ++ [ one ]) [ ];
   flatten = value: if isList value then concatMap flatten value else [ value ];
 
   concatStrings = concatStringsSep "";
   concatMapStrings = change: values: concatStrings (map change values);
-  concatMapStringsSep = separator: change: values: concatStringsSep separator (map change values);
+  concatMapStringsSep =
+    separator: change: values:
+    concatStringsSep separator (map change values);
   hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
   hasSuffix =
     suffix: text:
@@ -118,27 +107,16 @@ rec {
     else
       text;
   boolToString = value: if value then "true" else "false";
-  escapeShellArg =
-    value:
-    let
-      text = toString value;
-    in
-    if isPlainWord text then text else "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
-  escapeShellArgs = concatMapStringsSep " " escapeShellArg;
-
   importTOML = file: builtins.fromTOML (builtins.readFile file);
   getExe' = package: program: "${package}/bin/${program}";
   getExe = package: getExe' package package.meta.mainProgram;
   makeBinPath = concatMapStringsSep ":" (package: "${package}/bin");
   makeLibraryPath = concatMapStringsSep ":" (package: "${package}/lib");
-  inherit (builtins) readFile replaceStrings elemAt;
-  versionAtLeast = one: other: builtins.compareVersions one other >= 0;
 
   # Sources are only named here, never copied.
   fileset = {
     toSource = { root, ... }: root;
     unions = files: files;
-    maybeMissing = file: file;
   };
   licenses = genAttrs [ "gpl3Plus" ] (name: name);
   platforms = genAttrs [ "linux" "darwin" "unix" ] (name: [ name ]);

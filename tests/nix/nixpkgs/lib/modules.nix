@@ -52,9 +52,9 @@ let
             if isFunction content then
               content (
                 arguments
-                // mapAttrs (
-                  name: _: arguments.${name} or (throw "there is no module argument `${name}'")
-                ) (builtins.functionArgs content)
+                // mapAttrs (name: _: arguments.${name} or (throw "there is no module argument `${name}'")) (
+                  builtins.functionArgs content
+                )
               )
             else
               content;
@@ -84,7 +84,11 @@ let
             } this.imports;
           in
           below // { modules = below.modules ++ [ this ]; };
-      all = (foldl' collect { keys = [ ]; modules = [ ]; } modules).modules;
+      all =
+        (foldl' collect {
+          keys = [ ];
+          modules = [ ];
+        } modules).modules;
 
       freeform = foldl' (
         found: one: if one.freeformType != null then one.freeformType else found

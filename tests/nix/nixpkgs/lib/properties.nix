@@ -59,9 +59,6 @@ rec {
     name:
     builtins.concatMap (
       one:
-      if builtins.hasAttr name one.value then
-        unwrapped (one // { value = one.value.${name}; })
-      else
-        [ ]
+      if builtins.hasAttr name one.value then unwrapped (one // { value = one.value.${name}; }) else [ ]
     );
 }

@@ -81,26 +81,19 @@ rec {
     unsigned = scalar "unsigned integer" (value: isInt value && value >= 0);
   };
   numbers.positive = scalar "positive number" (value: (isInt value || isFloat value) && value > 0);
-  attrs = mkType "attribute set" isAttrs (_: definitions: foldl' (all: one: all // one.value) { } definitions);
+  attrs = mkType "attribute set" isAttrs (
+    _: definitions: foldl' (all: one: all // one.value) { } definitions
+  );
   package = scalar "package" isPackage;
   path = scalar "absolute path" (
     value:
-    builtins.isPath value
-    || isPackage value
-    || (isString value && builtins.substring 0 1 value == "/")
+    builtins.isPath value || isPackage value || (isString value && builtins.substring 0 1 value == "/")
   );
   enum = words: scalar "one of ${builtins.toJSON words}" (value: elem value words);
   strMatching =
     pattern:
-    scalar "string matching ${pattern}" (
-      value: isString value && builtins.match pattern value != null
-    );
-  nonEmptyStr = strMatching ".*[^ ].*";
+    scalar "string matching ${pattern}" (value: isString value && builtins.match pattern value != null);
   unspecified = scalar "unspecified value" (_: true);
-  raw = unspecified;
-  lines = mkType "strings, one a line" isString (
-    _: definitions: builtins.concatStringsSep "\n" (valuesOf definitions)
-  );
 
   anything = mkType "anything" (_: true) (
     place: definitions:
@@ -142,15 +135,13 @@ rec {
 
   either =
     one: other:
-    mkType "${one.description} or ${other.description}"
-      (value: one.check value || other.check value)
-      (
-        place: definitions:
-        if all (this: one.check this.value) definitions then
-          one.merge place definitions
-        else
-          other.merge place definitions
-      );
+    mkType "${one.description} or ${other.description}" (value: one.check value || other.check value) (
+      place: definitions:
+      if all (this: one.check this.value) definitions then
+        one.merge place definitions
+      else
+        other.merge place definitions
+    );
 
   oneOf = types: foldl' either (head types) (builtins.tail types);
 
@@ -160,9 +151,10 @@ rec {
       place: definitions:
       (evalModules {
         # A plain set is all configuration, whatever its attributes are called.
-        modules = [ module ] ++ map (value: if isAttrs value then { config = value; } else value) (
-          valuesOf definitions
-        );
+        modules = [
+          module
+        ]
+        ++ map (value: if isAttrs value then { config = value; } else value) (valuesOf definitions);
         specialArgs.name = builtins.elemAt place (length place - 1);
         prefix = place;
       }).config
