@@ -29,7 +29,7 @@ let
         description = "Where the node is reached.";
       };
       tokenFile = mkOption {
-        type = types.nullOr types.path;
+        type = types.nullOr types.externalPath;
         default = null;
         example = "/run/secrets/atlas-token";
         description = ''
@@ -251,7 +251,7 @@ in
         StateDirectory = "cortex";
         WorkingDirectory = "%S/cortex";
         LoadCredential = lib.mapAttrsToList (
-          name: neuron: "${credentialOf name}:${neuron.tokenFile}"
+          name: neuron: "${credentialOf name}:${toString neuron.tokenFile}"
         ) withToken;
       };
     };

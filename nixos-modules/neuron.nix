@@ -65,7 +65,7 @@ in
       type = types.listOf types.path;
       default = [ ];
       example = [ "/srv/models" ];
-      description = "Folders whose model files this node offers. The service reads them, and no home.";
+      description = "Folders whose model files this node offers. They are read by a user of the service's own, so everybody must be allowed to; homes are hidden from it.";
     };
     cacheDir = mkOption {
       type = types.path;
@@ -77,7 +77,7 @@ in
       '';
     };
     huggingFaceTokenFile = mkOption {
-      type = types.nullOr types.path;
+      type = types.nullOr types.externalPath;
       default = null;
       example = "/run/secrets/hugging-face";
       description = ''
@@ -165,8 +165,11 @@ in
         message = "services.neuron.package is built for CUDA, and services.neuron.gpus lets it see no GPU: name some, or use the package neuron, which runs on the CPU.";
       }
       {
-        assertion = !lib.any (lib.hasPrefix "/home/") (map toString ([ cfg.cacheDir ] ++ cfg.modelDirs));
-        message = "services.neuron.modelDirs and cacheDir must not lie in /home, which is hidden from the service: move the models, for example to /srv/models.";
+        assertion =
+          !lib.any (folder: lib.hasPrefix "/home/" folder || lib.hasPrefix "/root/" folder) (
+            map toString ([ cfg.cacheDir ] ++ cfg.modelDirs)
+          );
+        message = "services.neuron.modelDirs and cacheDir must not lie in /home or /root, which are hidden from the service: move the models, for example to /srv/models.";
       }
     ];
 
@@ -235,7 +238,7 @@ in
           WorkingDirectory = "%S/neuron";
           LoadCredential = lib.optional (
             cfg.huggingFaceTokenFile != null
-          ) "hugging-face:${cfg.huggingFaceTokenFile}";
+          ) "hugging-face:${toString cfg.huggingFaceTokenFile}";
         }
         // (
           if ownCache then

@@ -137,6 +137,9 @@ in
   models-at-home = fails "services.neuron.modelDirs and cacheDir must not lie in /home" (neuron {
     modelDirs = [ "/home/me/models" ];
   });
+  cache-at-roots-home = fails "services.neuron.modelDirs and cacheDir must not lie in /home" (neuron {
+    cacheDir = "/root/models";
+  });
   cuda-without-driver = fails "services.neuron.package is built for CUDA, and this machine has no" (
     { pkgs, ... }:
     neuron {
@@ -199,6 +202,12 @@ in
   token-in-the-configuration = refused (cortex {
     neurons.atlas.token = "secret";
   });
+  token-in-the-store = refused (
+    { pkgs, ... }: cortex { neurons.atlas.tokenFile = "${pkgs.coreutils}/token"; }
+  );
+  token-of-hugging-face-in-the-store = refused (
+    { pkgs, ... }: neuron { huggingFaceTokenFile = "${pkgs.coreutils}/token"; }
+  );
   relative-token-file = refused (cortex {
     neurons.atlas.tokenFile = "atlas.token";
   });

@@ -89,6 +89,9 @@ rec {
     value:
     builtins.isPath value || isPackage value || (isString value && builtins.substring 0 1 value == "/")
   );
+  externalPath = scalar "absolute path not in the Nix store" (
+    value: path.check value && builtins.substring 0 11 (toString value) != "/nix/store/"
+  );
   enum = words: scalar "one of ${builtins.toJSON words}" (value: elem value words);
   strMatching =
     pattern:
