@@ -1,42 +1,46 @@
 """What became of one request: one line in the log, one set of observations, whatever happened."""
 
 import time
-from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from cortex_core.errors import ApiError
 from cortex_dialects import AnswerStream, Usage
 from cortex_gateway.metrics import Metrics
+from cortex_gateway.tallies import Tally
+from cortex_uplink.logs import log_often
 
 log = structlog.get_logger()
 
 UNKNOWN = "unknown"
 
 
-@dataclass(slots=True, kw_only=True)
 class Outcome:
     """One request, filled in on its way. Times are readings of `time.perf_counter`."""
 
-    request_id: str
-    route: str
-    principal: str
-    dialect: str = "openai"
-    started: float = field(default_factory=time.perf_counter)
+    # Defaults of the class: most requests set few of them.
     model: str | None = None
     node: str | None = None
     decision: str | None = None
-    stream: bool = False
-    status: int = 0
+    stream = False
+    status = 0
     code: str | None = None
-    attempts: int = 0
+    attempts = 0
     sent: float | None = None
-    waited_secs: float = 0.0
+    waited_secs = 0.0
     first_token: float | None = None
     last_chunk: float | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
-    client_gone: bool = False
+    client_gone = False
+
+    def __init__(self, *, request_id: str, route: str, principal: str, dialect: str) -> None:
+        self.request_id = request_id
+        self.route = route
+        self.principal = principal
+        self.dialect = dialect
+        self.started = time.perf_counter()
 
     @property
     def first_token_secs(self) -> float | None:
@@ -71,51 +75,56 @@ class Outcome:
 def account(outcome: Outcome, metrics: Metrics, *, in_catalogue: bool) -> None:
     """Write the request's line and count it. A model that is not ours never becomes a label."""
     duration = time.perf_counter() - outcome.started
-    where = ((outcome.model if in_catalogue else None) or UNKNOWN, outcome.node or UNKNOWN)
-    series = metrics.of(*where)
-    series.requests.inc()
-    series.duration.observe(duration)
-    if outcome.code is not None:
-        metrics.errors.labels(*where, outcome.code).inc()
+    model = outcome.model if in_catalogue else None
+    _count(outcome, metrics.tallies.of(model or UNKNOWN, outcome.node or UNKNOWN), duration)
+    fields = _told(outcome, duration)
+    if outcome.code is None or outcome.client_gone:
+        log_often("request.done", fields)
+    else:
+        log.warning("request.failed", **fields)
+
+
+def _count(outcome: Outcome, tally: Tally, duration: float) -> None:
+    tally.requests += 1
+    tally.duration.add(duration)
+    if (code := outcome.code) is not None:
+        tally.errors[code] = tally.errors.get(code, 0) + 1
     if (first_token := outcome.first_token_secs) is not None:
-        series.first_token.observe(first_token)
+        tally.first_token.add(first_token)
     if (rate := outcome.tokens_per_second) is not None:
-        series.rate.observe(rate)
+        tally.rate.add(rate)
     if (overhead := outcome.overhead_secs) is not None:
-        series.overhead.observe(overhead)
-    usage = outcome.usage
-    if usage is not None:
-        series.prompt_tokens.inc(usage.prompt)
-        series.completion_tokens.inc(usage.completion)
-        if usage.cached:
-            series.cached_tokens.inc(usage.cached)
-    fields = {
+        tally.overhead.add(overhead)
+    if (usage := outcome.usage) is not None:
+        tally.prompt_tokens += usage.prompt
+        tally.completion_tokens += usage.completion
+        tally.cached_tokens += usage.cached or 0
+
+
+def _told(outcome: Outcome, duration: float) -> dict[str, Any]:
+    """Return what the line says: what is not known is left out."""
+    fields: dict[str, Any] = {
         "request_id": outcome.request_id,
         "route": outcome.route,
         "principal": outcome.principal,
         "dialect": outcome.dialect,
-        "model": outcome.model,
-        "node": outcome.node,
-        "decision": outcome.decision,
         "stream": outcome.stream,
         "status": outcome.status,
-        "code": outcome.code,
         "attempts": outcome.attempts,
-        "prompt_tokens": usage.prompt if usage else None,
-        "completion_tokens": usage.completion if usage else None,
-        "cached_tokens": usage.cached if usage else None,
-        "ttft_ms": _ms(outcome.first_token_secs),
-        "waited_ms": _ms(outcome.waited_secs or None),
-        "duration_ms": _ms(duration),
-        "finish_reason": outcome.finish_reason,
-        "client_gone": outcome.client_gone or None,
+        "duration_ms": round(duration * 1000, 1),
     }
-    known = {name: value for name, value in fields.items() if value is not None}
-    if outcome.code is None or outcome.client_gone:
-        log.info("request.done", **known)
-    else:
-        log.warning("request.failed", **known)
-
-
-def _ms(secs: float | None) -> float | None:
-    return None if secs is None else round(secs * 1000, 1)
+    for name in ("model", "node", "decision", "code", "finish_reason"):
+        if (value := getattr(outcome, name)) is not None:
+            fields[name] = value
+    if (usage := outcome.usage) is not None:
+        fields["prompt_tokens"] = usage.prompt
+        fields["completion_tokens"] = usage.completion
+        if usage.cached is not None:
+            fields["cached_tokens"] = usage.cached
+    if (first_token := outcome.first_token_secs) is not None:
+        fields["ttft_ms"] = round(first_token * 1000, 1)
+    if outcome.waited_secs:
+        fields["waited_ms"] = round(outcome.waited_secs * 1000, 1)
+    if outcome.client_gone:
+        fields["client_gone"] = True
+    return fields

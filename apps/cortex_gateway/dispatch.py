@@ -94,20 +94,25 @@ class Dispatcher:
         replica = seen.holds(model) if seen is not None else None
         return replica is not None and replica.ready
 
-    async def acquire(self, request: RouteRequest) -> Serve:
-        """Return where to send the request, once it can be. Raises the ApiError that says no.
+    def at_once(self, request: RouteRequest) -> Serve | None:
+        """Return where to send the request if it can be now; None: `acquire` waits until it can.
 
         One that nodes to avoid have failed already is sent again: not when too many were lately.
+        Raises Unavailable then.
         """
         if not request.avoid:
             self._retries = self._retries.asked(time.monotonic())
-        await self._fleet.first_look(self._settings.observation.timeout_secs)
         decision = decide(self._fleet.view(), request, self._policy, now())
-        if isinstance(decision, Serve):
-            self._metrics.decisions.labels("serve", decision.reason).inc()
-            if decision.saturated:
-                self._spread(decision.model)
-            return self._again(decision) if request.avoid else decision
+        if not isinstance(decision, Serve):
+            return None
+        self._metrics.tallies.decided("serve", decision.reason)
+        if decision.saturated:
+            self._spread(decision.model)
+        return self._again(decision) if request.avoid else decision
+
+    async def acquire(self, request: RouteRequest) -> Serve:
+        """Return where to send the request, once it can be. Raises the ApiError that says no."""
+        await self._fleet.first_look(self._settings.observation.timeout_secs)
         model = self._fleet.view().resolve(request.model)
         since = now()
         self._waiting.setdefault(model, []).append(since)
@@ -143,7 +148,7 @@ class Dispatcher:
             decision = decide(self._fleet.view(), request, self._policy, now())
             reason = _reason(decision)
             if reason != told:
-                self._metrics.decisions.labels(type(decision).__name__.lower(), reason).inc()
+                self._metrics.tallies.decided(type(decision).__name__.lower(), reason)
                 told = reason
             match decision:
                 case Serve():

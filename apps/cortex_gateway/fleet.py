@@ -7,10 +7,10 @@ so that a burst is spread although all of it arrives between two events.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from cortex_core.principals import PRINCIPAL_HEADER
 from cortex_core.settings import Catalogue, ModelEntry, NeuronEntry
 from cortex_core.wire import Discovery, Health, ModelInfo, Progress
 from cortex_router import (
@@ -28,7 +28,10 @@ from cortex_router import (
     Status,
     apply,
 )
-from cortex_uplink import UplinkError
+from cortex_uplink import Prepared, Uplink
+
+#: Of one node, before they are forgotten.
+_MOST_PREPARED = 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,13 +47,23 @@ class NodeState:
     discovery: Discovery | None = None
     health: Health = field(default_factory=Health)
     models: dict[str, ModelInfo] = field(default_factory=dict)
+    _requests: dict[tuple[str, str], Prepared] = field(default_factory=dict, repr=False)
 
+    def means(self, entry: NeuronEntry, headers: Mapping[str, str]) -> None:
+        """Take another entry and other headers."""
+        self.entry, self.headers = entry, headers
+        self._requests.clear()
 
-@dataclass(slots=True)
-class Sending:
-    """A request on its way. `failed` is set once it says something about the replica."""
-
-    failed: bool | None = None
+    def request(self, uplink: Uplink, path: str, principal: str) -> Prepared:
+        """Return what all requests for `path` by one principal have in common."""
+        if (known := self._requests.get((path, principal))) is not None:
+            return known
+        if len(self._requests) >= _MOST_PREPARED:
+            self._requests.clear()
+        headers = {**self.headers, "content-type": "application/json", PRINCIPAL_HEADER: principal}
+        made = uplink.prepare(f"{self.entry.endpoint}{path}", headers)
+        self._requests[path, principal] = made
+        return made
 
 
 class Fleet:
@@ -60,7 +73,7 @@ class Fleet:
         self._view = FleetView()
         self._nodes: dict[str, NodeState] = {}
         self._learned_mb: dict[str, int] = {}
-        self._grown = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
         self._looked = asyncio.Event()
         self._listeners: list[Callable[[NodeState | None], None]] = []
         self.catalogue = catalogue
@@ -89,7 +102,7 @@ class Fleet:
         state = self._nodes.get(entry.name)
         if state is None or state.entry.endpoint != entry.endpoint:
             state = self._nodes[entry.name] = NodeState(entry=entry)
-        state.entry, state.headers = entry, headers
+        state.means(entry, headers)
         self.observed(state)
         return state
 
@@ -119,34 +132,32 @@ class Fleet:
         """Return the fleet for a decision taken now."""
         return self._view
 
-    @contextmanager
-    def sending(
-        self, node: str, model: str, *, session: str | None = None, tokens: int = 0
-    ) -> Iterator["Sending"]:
-        """Count a request of ours to a replica for as long as it lasts, and how it did."""
+    def sent(self, node: str, model: str, *, session: str | None = None, tokens: int = 0) -> None:
+        """Count a request of ours to a replica; `ended` must follow."""
         self._view = apply(
             self._view,
             RequestSent(node=node, model=model, at=now(), session=session, tokens=tokens),
         )
-        sending = Sending()
-        try:
-            yield sending
-        except UplinkError:
-            sending.failed = True
-            raise
-        finally:
-            ended = RequestEnded(node=node, model=model, at=now(), failed=sending.failed)
-            self._view = apply(self._view, ended)
-            self._wake()
+
+    def ended(self, node: str, model: str, *, failed: bool | None) -> None:
+        """Count its end. `failed`: by the replica's own fault; None when nobody can tell."""
+        self._view = apply(
+            self._view, RequestEnded(node=node, model=model, at=now(), failed=failed)
+        )
+        self._wake()
 
     async def changed(self, timeout_secs: float) -> bool:
         """Return True after the next change, False when none came in time."""
-        grown = self._grown
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
             async with asyncio.timeout(timeout_secs):
-                await grown.wait()
+                await waiter
         except TimeoutError:
             return False
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
         return True
 
     async def first_look(self, timeout_secs: float) -> None:
@@ -164,8 +175,11 @@ class Fleet:
         self._view = apply(self._view, CatalogueChanged(profiles, self.catalogue.aliases))
 
     def _wake(self) -> None:
-        grown, self._grown = self._grown, asyncio.Event()
-        grown.set()
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def _tell(self, state: NodeState | None) -> None:
         for listener in self._listeners:

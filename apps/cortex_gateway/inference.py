@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 
 import structlog
 from orjson import JSONDecodeError, loads
-from sanic import HTTPResponse, Request
+from sanic import HTTPResponse
 
 from cortex_core.errors import (
     ApiError,
@@ -29,9 +29,9 @@ from cortex_core.errors import (
     UpstreamUnreachable,
     refused_body,
 )
-from cortex_core.principals import PRINCIPAL_HEADER, principal_of
+from cortex_core.principals import principal_of
 from cortex_core.settings import CortexSettings
-from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Ticket, Usage
+from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Front, Ticket, Usage
 from cortex_gateway.accounting import Outcome, account
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.fleet import Fleet
@@ -53,15 +53,17 @@ from cortex_uplink import (
     Uplink,
     UplinkError,
 )
+from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
-from cortex_uplink.serving import Gate, error_answer, name_headers, request_id
+from cortex_uplink.envelopes import Named, error_answer, name_headers, request_id
+from cortex_uplink.serving import Gate
 
 log = structlog.get_logger()
 
 #: Takes a replica's answer; returns whether the replica failed, None when nobody can tell.
 Use: TypeAlias = Callable[[Answer], Awaitable[bool | None]]
-#: Reads a body into an exchange in one of the dialects. Raises BadBody.
-Read: TypeAlias = Callable[[bytes, Ticket], Exchange]
+#: Reads a request into an exchange in one of the dialects. Raises BadBody.
+Read: TypeAlias = Callable[[Named], Exchange]
 _Read = TypeVar("_Read", bound=Exchange)
 
 #: What the routes of other dialects than the nodes' are called in the log.
@@ -84,34 +86,43 @@ class Inference:
     settings: CortexSettings
 
     async def handle(
-        self, request: Request, read: Read, *, streams: bool = True
+        self, request: ClientRequest, read: Read, *, streams: bool = True
     ) -> HTTPResponse | None:
         """Answer one request. None means that the answer has been sent."""
+        path = request.path.rstrip("/")
         outcome = Outcome(
-            request_id=request_id(request),
+            request_id=request.name,
             route=request.path,
-            principal=principal_of(request.headers, request.ip),
-            dialect=_DIALECTS.get(request.path.rstrip("/"), "openai"),
+            principal=principal_of(request.headers, request.connection.address),
+            dialect=_DIALECTS.get(path, "openai"),
         )
         events: EventResponse | None = None
+        front: Front | None = None
+        gate = self.gate
         try:
-            async with self.gate.admit():
+            gate.enter()
+            try:
                 exchange = read_exchange(request, read)
-                outcome.model = self.fleet.view().resolve(exchange.front.model)
-                outcome.stream = exchange.front.stream and streams
+                front = exchange.front
+                outcome.stream = front.stream and streams
                 if not outcome.stream:
                     await self._whole(request, exchange, outcome)
                     return None
                 stream = exchange.stream()
                 events = EventResponse(request, stream, self.settings.timeouts.hold_headers_secs)
-                with events.kept_alive():
+                events.keep_alive()
+                try:
                     await self._streamed(request, exchange, outcome, stream, events)
+                finally:
+                    events.stop()
                 return None
+            finally:
+                gate.leave()
         except ApiError as error:
             outcome.failed(error)
             return error_answer(request, error) if events is None else await events.fail(error)
         except asyncio.CancelledError:
-            if not self.gate.cut:
+            if not gate.cut:
                 outcome.client_gone = True
                 outcome.status, outcome.code = 499, "client_gone"
                 raise
@@ -124,14 +135,16 @@ class Inference:
             outcome.failed(ours)
             return error_answer(request, ours) if events is None else await events.fail(ours)
         finally:
-            known = outcome.model is not None and (
-                self.fleet.view().profile(outcome.model) is not None
-            )
+            known = outcome.model is not None
+            if not known and front is not None:
+                view = self.fleet.view()
+                outcome.model = view.resolve(front.model)
+                known = view.profile(outcome.model) is not None
             account(outcome, self.metrics, in_catalogue=known)
 
     async def _streamed(
         self,
-        request: Request,
+        request: ClientRequest,
         exchange: Exchange,
         outcome: Outcome,
         stream: AnswerStream,
@@ -139,7 +152,7 @@ class Inference:
     ) -> None:
         try:
             passage = Passage(stream, events, outcome)
-            await self._with_replica(request, exchange, outcome, passage.take)
+            await self._with_replica(request, exchange, outcome, passage.relay)
         except FrameTooLarge as error:
             raise UpstreamMalformed("the node sent an event beyond all measure") from error
         finally:
@@ -152,7 +165,7 @@ class Inference:
             raise UpstreamUnreachable("the node was lost before the answer was complete")
         await events.end()
 
-    async def _whole(self, request: Request, exchange: Exchange, outcome: Outcome) -> None:
+    async def _whole(self, request: ClientRequest, exchange: Exchange, outcome: Outcome) -> None:
         writer = ClientWriter(request)
 
         async def collect(answer: Answer) -> bool:
@@ -171,26 +184,27 @@ class Inference:
             await taking
 
     async def _with_replica(
-        self, request: Request, exchange: Exchange, outcome: Outcome, use: Use
+        self, request: ClientRequest, exchange: Exchange, outcome: Outcome, use: Use
     ) -> None:
         """Find a replica and let `use` take its answer; replace replicas that fail before it."""
         avoid: frozenset[str] = frozenset()
         front = exchange.front
         session = session_key(request.headers, front.body)
         tokens = rough_tokens(len(request.body))
-        last: ApiError = UpstreamUnreachable("no replica could be reached")
+        last: ApiError | None = None
         for _ in range(MAX_ATTEMPTS):
-            began = time.perf_counter()
             try:
-                serve = await self.dispatcher.acquire(
-                    RouteRequest(model=front.model, avoid=avoid, session=session, tokens=tokens)
-                )
+                asked = RouteRequest(front.model, avoid, None, session, tokens)
+                serve = self.dispatcher.at_once(asked)
+                if serve is None:
+                    began = time.perf_counter()
+                    serve = await self.dispatcher.acquire(asked)
+                    outcome.waited_secs += time.perf_counter() - began
             except ApiError as error:
                 # Without those that failed nobody may be able to hold it: no reason to say never.
-                if avoid:
+                if last is not None and avoid:
                     raise last from error
                 raise
-            outcome.waited_secs += time.perf_counter() - began
             outcome.node, outcome.model, outcome.decision = serve.node, serve.model, serve.reason
             outcome.attempts += 1
             try:
@@ -210,7 +224,7 @@ class Inference:
                     avoid |= {serve.node}
             else:
                 return
-        raise last
+        raise last or UpstreamUnreachable("no replica could be reached")
 
     async def _was_stale(self, serve: Serve, error: ApiError) -> bool:
         """Tell whether the node refused because our picture of it is old: then it may be asked.
@@ -232,52 +246,57 @@ class Inference:
         session: str | None,
         tokens: int,
     ) -> None:
-        node = self.fleet.nodes.get(serve.node)
+        name, model = serve.node, serve.model
+        node = self.fleet.nodes.get(name)
         if node is None:
             raise _unreachable(ConnectFailed("the node has left the configuration"))
-        body = exchange.node_body(serve.model)
-        headers = {
-            **node.headers,
-            "content-type": "application/json",
-            "x-request-id": outcome.request_id,
-            PRINCIPAL_HEADER: outcome.principal,
-        }
-        url = f"{node.entry.endpoint}{exchange.node_path}"
-        outcome.sent = outcome.sent or time.perf_counter()
+        body = exchange.node_body(model)
+        request = node.request(self.uplink, exchange.node_path, outcome.principal)
+        if outcome.sent is None:
+            outcome.sent = time.perf_counter()
         began = False
+        failed: bool | None = None
+        self.fleet.sent(name, model, session=session, tokens=tokens)
         try:
-            with self.fleet.sending(
-                serve.node, serve.model, session=session, tokens=tokens
-            ) as sending:
-                async with self.uplink.open(url, body=body, headers=headers) as answer:
-                    if answer.status != HTTPStatus.OK:
-                        raw = await answer.read(MAX_ERROR_BYTES)
-                        # What a client did wrong, and having no seat, say nothing of the replica.
-                        sending.failed = True if answer.status in _BROKEN else None
-                        error = refused_by_node(answer.status, answer.headers, raw)
-                        raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
-                    began = True
-                    try:
-                        sending.failed = await use(answer)
-                    except (UpstreamMalformed, FrameTooLarge):
-                        sending.failed = True
-                        raise
-        except ConnectFailed as error:
-            raise _unreachable(error) from error
-        except FirstByteTimeout as error:
-            raise UpstreamTimeout("the node did not begin to answer in time") from error
-        except IdleTimeout as error:
-            raise UpstreamTimeout("the node fell silent in the middle of its answer") from error
-        except UplinkError as error:
-            if not began:
-                raise _unreachable(error) from error
-            log.warning(
-                "node.lost_midstream",
-                request_id=outcome.request_id,
-                node=serve.node,
-                error=str(error),
-            )
-            raise UpstreamUnreachable("the node was lost in the middle of its answer") from error
+            async with self.uplink.ask(
+                request, body=body, header=("x-request-id", outcome.request_id)
+            ) as answer:
+                if answer.status != HTTPStatus.OK:
+                    raw = await answer.read(MAX_ERROR_BYTES)
+                    # What a client did wrong, and having no seat, say nothing of the replica.
+                    failed = True if answer.status in _BROKEN else None
+                    error = refused_by_node(answer.status, answer.headers, raw)
+                    raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
+                began = True
+                failed = await use(answer)
+        except (UpstreamMalformed, FrameTooLarge):
+            failed = True
+            raise
+        except UplinkError as lost:
+            failed = True
+            raise _lost(lost, outcome, began=began) from lost
+        finally:
+            self.fleet.ended(name, model, failed=failed)
+
+
+def _lost(error: UplinkError, outcome: Outcome, *, began: bool) -> ApiError | NodeRefused:
+    """Return what a node that was lost means for the request."""
+    match error:
+        case FirstByteTimeout():
+            return UpstreamTimeout("the node did not begin to answer in time")
+        case IdleTimeout():
+            return UpstreamTimeout("the node fell silent in the middle of its answer")
+        case ConnectFailed():
+            return _unreachable(error)
+        case _ if not began:
+            return _unreachable(error)
+    log.warning(
+        "node.lost_midstream",
+        request_id=outcome.request_id,
+        node=outcome.node,
+        error=str(error),
+    )
+    return UpstreamUnreachable("the node was lost in the middle of its answer")
 
 
 def _transient(error: ApiError) -> ApiError:
@@ -293,23 +312,27 @@ def _unreachable(error: UplinkError) -> NodeRefused:
     return NodeRefused(UpstreamUnreachable(message), replaceable=True, detail=str(error))
 
 
-def read_exchange(request: Request, read: Callable[[bytes, Ticket], _Read]) -> _Read:
+def read_exchange(request: Named, read: Callable[[Named], _Read]) -> _Read:
     """Return the request's exchange. Raises InvalidRequest.
 
     curl says that it sends a form when it is not told otherwise.
     """
-    kind = request.headers.get("content-type", "").lower()
-    if kind and "json" not in kind and "x-www-form-urlencoded" not in kind:
+    kind = request.headers.get("content-type")
+    if kind and "json" not in (kind := kind.lower()) and "x-www-form-urlencoded" not in kind:
         raise InvalidRequest("the body must be JSON (content-type: application/json)")
-    ticket = Ticket(
+    try:
+        return read(request)
+    except BadBody as error:
+        raise refused_body(error) from error
+
+
+def ticket(request: Named) -> Ticket:
+    """Return what a translated answer is called."""
+    return Ticket(
         request_id=request_id(request),
         answer_id=secrets.token_hex(12),
         created=int(time.time()),
     )
-    try:
-        return read(request.body, ticket)
-    except BadBody as error:
-        raise refused_body(error) from error
 
 
 def _read_whole(body: bytes, answer: Answer, outcome: Outcome) -> None:
@@ -324,7 +347,7 @@ def _read_whole(body: bytes, answer: Answer, outcome: Outcome) -> None:
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         outcome.finish_reason = choices[0].get("finish_reason")
-    ttft = answer.headers.get("x-neuron-ttft-ms")
+    ttft = answer.header("x-neuron-ttft-ms")
     if ttft is not None and outcome.sent is not None:
         with suppress(ValueError):
             outcome.first_token = outcome.sent + float(ttft) / 1000

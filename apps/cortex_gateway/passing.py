@@ -2,46 +2,59 @@
 
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
 
-from cortex_dialects import AnswerStream
+from cortex_dialects import AnswerStream, CompletionStream, says_more
 from cortex_gateway.accounting import Outcome
 from cortex_gateway.responding import EventResponse
-from cortex_uplink import Answer, UplinkError
+from cortex_uplink import Answer, UplinkError, whole_frames
 
 _OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
 
 
-@dataclass(frozen=True, slots=True)
 class Passage:
-    """The stream, the client, and what is to be remembered of both."""
+    """The stream, the client, and what is to be remembered of both. It is a `ChunkSink`."""
 
-    stream: AnswerStream
-    events: EventResponse
-    outcome: Outcome
+    __slots__ = ("_events", "_feed", "_outcome", "_passed", "_stream", "_writer")
 
-    async def take(self, answer: Answer) -> bool | None:
+    def __init__(self, stream: AnswerStream, events: EventResponse, outcome: Outcome) -> None:
+        self._stream = stream
+        self._events = events
+        self._outcome = outcome
+        self._writer = events.writer
+        #: Where the client gets the bytes that the node sends.
+        self._passed = stream if isinstance(stream, CompletionStream) else None
+
+    async def relay(self, answer: Answer) -> bool | None:
         """Pass an answer on. Return whether the replica failed, None when nobody can tell."""
-        self.outcome.status = 200
+        self._outcome.status = 200
         try:
-            await answer.relay(self._pass_on)
+            await answer.relay(self.take, self)
         except UplinkError:
-            if not self.stream.done:  # behind the end there was nothing more to lose
+            if not self._stream.done:  # behind the end there was nothing more to lose
                 raise
-        return None if self._is_refused else not self.stream.complete
+        finally:
+            self._outcome.last_chunk = time.perf_counter()
+        return None if self._is_refused else not self._stream.complete
 
-    def _pass_on(self, chunk: bytes) -> Awaitable[object] | None:
-        out = self.stream.feed(chunk)
-        self.outcome.last_chunk = time.perf_counter()
-        if self.outcome.first_token is None and self.stream.first_token_seen:
-            self.outcome.first_token = self.outcome.last_chunk
-        if not out:
-            return None
-        self.events.write(out)
-        return self.events.enough()
+    def take(self, body: bytes) -> Awaitable[object] | None:
+        """Pass on what a piece of the answer becomes."""
+        stream = self._stream
+        out = stream.feed(body)
+        if stream.first_token_seen and self._outcome.first_token is None:
+            self._outcome.first_token = time.perf_counter()
+        return self._events.write(out) if out else None
+
+    @property
+    def steady(self) -> bool:
+        """Whether chunks may pass as they came."""
+        return self._passed is not None and self._passed.steady
+
+    def take_chunks(self, data: bytes) -> bool:
+        """Pass on chunks as they came, if all they say is more tokens."""
+        return not says_more(data) and whole_frames(data) and self._writer.write_chunks(data)
 
     @property
     def _is_refused(self) -> bool:
         """The stream ended in an error event about the request, not about the replica."""
-        failure = self.stream.failure
+        failure = self._stream.failure
         return failure is not None and failure.get("type") in _OF_THE_REQUEST

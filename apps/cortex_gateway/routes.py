@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,7 +16,6 @@ from cortex_dialects import (
     BadBody,
     Envelope,
     Exchange,
-    Ticket,
     Translated,
     envelope_of,
     read_messages,
@@ -26,11 +26,12 @@ from cortex_dialects.messages import page
 from cortex_gateway import listing, picture
 from cortex_gateway.counting import TokenCounter
 from cortex_gateway.fleet_events import FleetEvents
-from cortex_gateway.inference import Inference, Read, read_exchange
+from cortex_gateway.inference import Inference, read_exchange, ticket
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
+from cortex_uplink.envelopes import Named, answer
 from cortex_uplink.lean_app import LeanApp
-from cortex_uplink.serving import answer, read_body
+from cortex_uplink.serving import read_body
 
 
 class LoadOrder(BaseModel):
@@ -59,12 +60,15 @@ class GatewayApi:
 
     def add_to(self, app: LeanApp) -> None:
         """Add the API to `app`."""
-        app.add_direct_route(self.infer, "/v1/chat/completions", "chat")
-        app.add_direct_route(self.infer, "/v1/completions", "completions")
-        app.add_direct_route(self.embed, "/v1/embeddings", "embeddings")
-        app.add_direct_route(self.messages, "/v1/messages", "messages")
+        handle = self.inference.handle
+        app.add_direct_route(partial(handle, read=_passed), "/v1/chat/completions", "chat")
+        app.add_direct_route(partial(handle, read=_passed), "/v1/completions", "completions")
+        app.add_direct_route(
+            partial(handle, read=_passed, streams=False), "/v1/embeddings", "embeddings"
+        )
+        app.add_direct_route(partial(handle, read=_messages), "/v1/messages", "messages")
         app.add_route(self.count_message, "/v1/messages/count_tokens", methods=["POST"])
-        app.add_direct_route(self.responses, "/v1/responses", "responses")
+        app.add_direct_route(partial(handle, read=_responses), "/v1/responses", "responses")
         app.add_route(self.count_response, "/v1/responses/input_tokens", methods=["POST"])
         app.add_route(self.models, "/v1/models")
         app.add_route(self.model, "/v1/models/<model_id:path>")
@@ -81,32 +85,16 @@ class GatewayApi:
         """Add the Prometheus exposition to the app of the metrics port."""
         app.add_route(self.metrics, "/metrics")
 
-    async def infer(self, request: Request) -> HTTPResponse | None:
-        """`POST /v1/chat/completions` and `/v1/completions`."""
-        return await self.inference.handle(request, _passed(request))
-
-    async def embed(self, request: Request) -> HTTPResponse | None:
-        """`POST /v1/embeddings`."""
-        return await self.inference.handle(request, _passed(request), streams=False)
-
-    async def messages(self, request: Request) -> HTTPResponse | None:
-        """`POST /v1/messages`."""
-        return await self.inference.handle(request, read_messages)
-
-    async def responses(self, request: Request) -> HTTPResponse | None:
-        """`POST /v1/responses`."""
-        return await self.inference.handle(request, read_responses)
-
     async def count_message(self, request: Request) -> HTTPResponse:
         """`POST /v1/messages/count_tokens`."""
-        return await self._counted(request, read_messages, {})
+        return await self._counted(request, _messages, {})
 
     async def count_response(self, request: Request) -> HTTPResponse:
         """`POST /v1/responses/input_tokens`."""
-        return await self._counted(request, read_responses, {"object": "response.input_tokens"})
+        return await self._counted(request, _responses, {"object": "response.input_tokens"})
 
     async def _counted(
-        self, request: Request, read: Callable[[bytes, Ticket], Translated], head: dict[str, str]
+        self, request: Request, read: Callable[[Named], Translated], head: dict[str, str]
     ) -> HTTPResponse:
         exchange = read_exchange(request, read)
         counted = await self.counter.count(exchange.chat, exchange.front.model)
@@ -193,13 +181,17 @@ class GatewayApi:
         return HTTPResponse(self.inference.metrics.exposition(), content_type=CONTENT_TYPE)
 
 
-def _passed(request: Request) -> Read:
-    """Return how to read a request that a node gets as it came."""
+def _passed(request: Named) -> Exchange:
+    """Read a request that a node gets as it came."""
+    return read_passed(request.body, request.path.rstrip("/"))
 
-    def read(raw: bytes, _: Ticket) -> Exchange:
-        return read_passed(raw, request.path.rstrip("/"))
 
-    return read
+def _messages(request: Named) -> Translated:
+    return read_messages(request.body, ticket(request))
+
+
+def _responses(request: Named) -> Translated:
+    return read_responses(request.body, ticket(request))
 
 
 def _for_anthropic(request: Request) -> bool:

@@ -23,7 +23,8 @@ from cortex_neuron.registry import Registry
 from cortex_neuron.resident import Resident
 from cortex_neuron.workshop import NodeWorkshop
 from cortex_uplink import Uplink, UplinkError
-from cortex_uplink.serving import Gate, answer, read_body, read_inference, request_id, send_now
+from cortex_uplink.envelopes import answer, request_id
+from cortex_uplink.serving import Gate, read_body, read_inference, send_now
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ splitters. `messages` and `responses` hold each dialect by itself.
 
 from cortex_dialects.bad_body import BadBody
 from cortex_dialects.completion_fold import CompletionFold
-from cortex_dialects.completion_stream import CompletionStream, UsageChunk
+from cortex_dialects.completion_stream import CompletionStream, UsageChunk, says_more
 from cortex_dialects.completion_writer import CompletionWriter
 from cortex_dialects.estimating import estimate_tokens
 from cortex_dialects.exchange import (
@@ -64,6 +64,7 @@ __all__ = [
     "read_passed",
     "read_responses",
     "render",
+    "says_more",
     "with_fields",
     "with_model",
 ]

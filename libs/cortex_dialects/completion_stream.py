@@ -4,12 +4,17 @@ Only frames that can matter are parsed: those before the first token, and those 
 a finish reason or an error. All others are forwarded as the bytes they were.
 """
 
+import re
 from enum import Enum
 from typing import Any
 
 from cortex_dialects.failure import Envelope, Failure, render
 from cortex_dialects.sse import COMMENT_FRAME, FrameSplitter, frame_of, json_payload, payload
 from cortex_dialects.usage import Usage
+
+_BLANK_LINE = b"\n\n"
+#: What `says_more` looks for.
+_SAYS_MORE = re.compile(rb'"usage"|"error"|\[DONE\]|"finish_reason"(?!: ?null)')
 
 
 class UsageChunk(Enum):
@@ -45,6 +50,11 @@ class CompletionStream:
         """The stream came to a proper end."""
         return self.failure is None and (self.done or self.finish_reason is not None)
 
+    @property
+    def steady(self) -> bool:
+        """Whole frames that say nothing but tokens (`says_more`) now pass, and change nothing."""
+        return self.first_token_seen and self._frames.between
+
     def open(self) -> bytes:
         """Return what opens the stream: nothing, the node's first frame does."""
         return b""
@@ -55,14 +65,20 @@ class CompletionStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the bytes to forward for `chunk`: whole frames only, the rest is kept."""
-        if (
-            self.first_token_seen
-            and self._frames.between
-            and chunk.endswith(b"\n\n")
-            and not _matters(chunk)
-        ):
-            return chunk
-        out = [self._frame(frame) for frame in self._frames.feed(chunk)]
+        out: list[bytes] = []
+        while chunk:
+            if self.steady:
+                passing = _passing(chunk)
+                if passing == len(chunk):
+                    out.append(chunk)
+                    break
+                out.append(chunk[:passing])
+                chunk = chunk[passing:]
+            if (found := self._frames.first(chunk)) is None:
+                out += [self._frame(frame) for frame in self._frames.feed(chunk)]
+                break
+            frame, chunk = found
+            out.append(self._frame(frame))
         return out[0] if len(out) == 1 else b"".join(out)
 
     def finish(self) -> bytes:
@@ -76,7 +92,7 @@ class CompletionStream:
         return self._frame(frame.rstrip() + b"\n\n")
 
     def _frame(self, frame: bytes) -> bytes:
-        if self.first_token_seen and not _matters(frame):
+        if self.first_token_seen and not says_more(frame):
             return frame
         if payload(frame) == b"[DONE]":
             self.done = True
@@ -112,7 +128,19 @@ class CompletionStream:
         return frame_of({**self._head, "choices": [], "usage": self.usage.as_json()})
 
 
-def _matters(frames: bytes) -> bool:
+def _passing(chunk: bytes) -> int:
+    """Return how many bytes at the start are whole frames that say nothing but tokens."""
+    end = len(chunk)
+    if says_more(chunk):
+        more = _SAYS_MORE.search(chunk)
+        end = more.start() if more else 0
+    elif chunk.endswith(_BLANK_LINE):
+        return end
+    blank = chunk.rfind(_BLANK_LINE, 0, end)
+    return 0 if blank < 0 else blank + len(_BLANK_LINE)
+
+
+def says_more(frames: bytes) -> bool:
     """Tell whether any of the frames may say more than another token."""
     if b'"usage"' in frames or b'"error"' in frames or b"[DONE]" in frames:
         return True

@@ -6,7 +6,7 @@ through `stream` or `whole`. Bytes of a client that speaks the node's dialect ar
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from orjson import dumps, loads
 
@@ -67,8 +67,7 @@ class AnswerStream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """A request in the node's own dialect."""
 
     raw: bytes

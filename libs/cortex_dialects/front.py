@@ -1,8 +1,7 @@
 """The front of a request: the few fields that routing needs, checked, the rest left alone."""
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from orjson import JSONDecodeError, dumps, loads
 
@@ -18,8 +17,7 @@ _KEY = b'"model"'
 _IS_KEY = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("?)')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Front:
+class Front(NamedTuple):
     """A parsed body and what matters of it. `wants_usage`: the client asked for the usage chunk.
 
     `keep_alive_secs` is how long the model is to stay when it is idle; None: as it was.

@@ -37,10 +37,21 @@ class FrameSplitter:
         """The last frame is complete, and the next one has not begun."""
         return self._begun and not self._open
 
+    def first(self, chunk: bytes) -> tuple[bytes, bytes] | None:
+        """Return the frame that `chunk` begins with, and the rest; None where `feed` must see it.
+
+        Only told of lines that end in LF, as those of every engine do.
+        """
+        if self._open or (end := chunk.find(b"\n\n") + 2) < 2 or end > self._max:  # noqa: PLR2004
+            return None
+        frame = chunk[:end]
+        if b"\r" in frame or not (self._begun or frame.startswith((b"data", b":", b"event"))):
+            return None
+        self._begun = True
+        return frame, chunk[end:]
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the frames that `chunk` completes. Raises FrameTooLarge."""
-        if self._begun and not self._open and _is_one_frame(chunk) and len(chunk) <= self._max:
-            return [chunk]
         # The end of a frame may have been cut in two.
         at = max(0, len(self._open) - 3)
         self._open += chunk
@@ -71,11 +82,6 @@ class FrameSplitter:
             return False
         self._begun = True
         return True
-
-
-def _is_one_frame(chunk: bytes) -> bool:
-    """Tell whether a chunk is one whole frame, as nearly every chunk of an engine is."""
-    return chunk.endswith(b"\n\n") and chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk
 
 
 def payload(frame: bytes) -> bytes:

@@ -1,11 +1,9 @@
 """Token counts as engines report them."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer. `cached` and `reasoning` are parts of the others; None: not told."""
 
     prompt: int = 0

@@ -5,7 +5,7 @@ its model, its system prompt and its first user message, which every later turn 
 that share a long system prompt differ in that message, so they are not taken for one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from json import JSONDecodeError, loads
 from typing import Any, Final
@@ -34,6 +34,8 @@ CHARACTERS_PER_TOKEN = 4
 _MOST_PARTS = 64
 #: Of a longer text, so many characters from each end.
 _END = 1024
+#: Asking for the one that it nearly always is first spares the slow look for an abstract one.
+_MAPPING = (dict, Mapping)
 
 
 def session_key(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | None:
@@ -45,9 +47,9 @@ def session_key(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | No
         for name in SESSION_HEADERS:
             if key := _key(headers.get(name)):
                 return f"{name}:{key}"
-    if key := _key(body.get("prompt_cache_key")):
+    if (told := body.get("prompt_cache_key")) is not None and (key := _key(told)):
         return f"prompt_cache_key:{key}"
-    if key := _metadata_session(body.get("metadata")):
+    if (told := body.get("metadata")) is not None and (key := _metadata_session(told)):
         return f"metadata:{key}"
     digest = _conversation(body)
     if digest is None:
@@ -84,71 +86,58 @@ def _metadata_session(metadata: object) -> str | None:
 
 def _conversation(body: Mapping[str, Any]) -> str | None:
     """Return the digest of model, system text and first user message."""
-    first = _first_message(body)
-    if first is None:
+    # On the path of every request, so one pass and few calls.
+    told: list[str] = []
+    for name in ("system", "instructions"):
+        if (value := body.get(name)) is not None:
+            told += [text for text in _texts(value) if not text.startswith(_BILLING)]
+    first: list[str] = []
+    if isinstance(body.get("input"), str) and "messages" not in body and "instructions" in body:
+        first = [body["input"]]
+    at_top = True
+    turns = body.get("messages", body.get("input"))
+    for turn in turns if isinstance(turns, list) else ():
+        if first:
+            break
+        if not isinstance(turn, _MAPPING) or "role" not in turn:
+            continue
+        content = turn.get("content")
+        texts = [content] if content.__class__ is str else _texts(content)
+        if turn["role"] not in _SYSTEM_ROLES:
+            at_top = False
+            first = texts
+        elif at_top:
+            told += [text for text in texts if not text.startswith(_BILLING)]
+    if not first:
         return None
     model = body.get("model")
-    made = blake2b(digest_size=16)
-    for text in (model if isinstance(model, str) else "", *_system(body), "\0", *first):
-        made.update(_ends(text).encode("utf-8", "surrogatepass"))
-        made.update(f"\x1f{len(text)}".encode())
-    return made.hexdigest()
+    parts = [model if isinstance(model, str) else "", *told, "\0", *first]
+    said = "".join(
+        [f"{text if len(text) <= 2 * _END else _ends(text)}\x1f{len(text)}" for text in parts]
+    )
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _ends(text: str) -> str:
     """Return enough of a long text to tell it apart: reading all of it would cost more."""
-    return text if len(text) <= 2 * _END else text[:_END] + text[-_END:]
+    return text[:_END] + text[-_END:]
 
 
-def _first_message(body: Mapping[str, Any]) -> list[str] | None:
-    """Return the texts of the first message that is not the system's; None without one."""
-    if isinstance(body.get("input"), str) and "messages" not in body and "instructions" in body:
-        return [body["input"]]
-    for turn in _turns(body):
-        if not _is_system(turn) and (texts := list(_texts(turn.get("content")))):
-            return texts
-    return None
-
-
-def _system(body: Mapping[str, Any]) -> Iterator[str]:
-    for value in (body.get("system"), body.get("instructions")):
-        yield from (text for text in _texts(value) if not text.startswith(_BILLING))
-    for turn in _turns(body):
-        if not _is_system(turn):
-            return
-        yield from (t for t in _texts(turn.get("content")) if not t.startswith(_BILLING))
-
-
-def _turns(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Return the turns of a chat, a Messages or a Responses request."""
-    turns = body.get("messages", body.get("input"))
-    if isinstance(turns, list):
-        yield from (turn for turn in turns if isinstance(turn, Mapping) and "role" in turn)
-
-
-def _is_system(turn: Mapping[str, Any]) -> bool:
-    return turn.get("role") in _SYSTEM_ROLES
-
-
-def _texts(content: object) -> Iterator[str]:
+def _texts(content: object) -> list[str]:
     """Return what a message says: its text, or of its parts the texts and what images are."""
     if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        for part in content[:_MOST_PARTS]:
-            if isinstance(part, str):
-                yield part
-            elif isinstance(part, Mapping):
-                yield from (
-                    value
-                    for name in ("text", "url", "data", "image_url")
-                    if isinstance(value := _inner(part.get(name)), str)
-                )
-
-
-def _inner(value: object) -> object:
-    """Return the address inside `{"url": …}`, anything else as it is."""
-    return value.get("url") if isinstance(value, Mapping) else value
+        return [content]
+    texts: list[str] = []
+    for part in content[:_MOST_PARTS] if isinstance(content, list) else ():
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, _MAPPING):
+            for name in ("text", "url", "data", "image_url"):
+                value = part.get(name)
+                value = value.get("url") if isinstance(value, _MAPPING) else value
+                if isinstance(value, str):
+                    texts.append(value)
+    return texts
 
 
 def _digest(text: str) -> str:

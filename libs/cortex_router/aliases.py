@@ -13,6 +13,8 @@ STAR: Final = "*"
 
 def resolve(aliases: Mapping[str, str], name: str, known: Callable[[str], bool]) -> str:
     """Return the model that `name` stands for, `name` itself where no alias says otherwise."""
+    if not aliases:
+        return name
     exact = aliases.get(name)
     if exact is not None:
         return exact

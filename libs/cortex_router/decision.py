@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cortex_router.eviction import Victim
 from cortex_router.nodes import Profile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteRequest:
+class RouteRequest(NamedTuple):
     """A request as far as routing cares. `avoid` are nodes that just failed it.
 
     `session` tells conversations apart (see `session_key`), `tokens` is the prompt's rough size,

@@ -19,6 +19,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
 _MISSING: Any = object()
+_new = object.__new__
 
 
 class PersistentMap(Generic[_K, _V]):
@@ -76,8 +77,15 @@ class PersistentMap(Generic[_K, _V]):
     def set(self, key: _K, value: _V) -> "PersistentMap[_K, _V]":
         """Return this map with `key` set."""
         # On the path of every event, so without calls.
+        root = self._root
+        if root.__class__ is dict and (len(root) < _LEAF_SIZE or key in root):
+            leaf = root.copy()
+            leaf[key] = value
+            small: PersistentMap[_K, _V] = _new(PersistentMap)
+            small._root, small._size = leaf, len(leaf)  # its own kind
+            return small
         above: list[tuple[tuple[Any, ...], int]] = []
-        part, bits = self._root, hash(key)
+        part, bits = root, hash(key)
         while part.__class__ is tuple:
             at = bits & _MASK
             above.append((part, at))
@@ -103,7 +111,7 @@ class PersistentMap(Generic[_K, _V]):
 
 
 def _made(root: Any, size: int) -> PersistentMap[Any, Any]:
-    made: PersistentMap[Any, Any] = PersistentMap.__new__(PersistentMap)
+    made: PersistentMap[Any, Any] = _new(PersistentMap)
     made._root, made._size = root, size  # noqa: SLF001  # its own kind
     return made
 

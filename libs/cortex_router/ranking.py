@@ -42,6 +42,8 @@ class Holding(NamedTuple):
     def ranked(self, name: str, before: Rank | None, after: Rank | None) -> "Holding":
         """Return the holding with a ready replica entered, moved, or (`after` None) taken out."""
         ready = self.ready
+        if before is not None and after is not None and len(ready) == 1:
+            return Holding(((after, name),), self.arriving, self.idle)
         if before is not None:
             at = bisect_left(ready, (before, name))
             ready = ready[:at] + ready[at + 1 :]

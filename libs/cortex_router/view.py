@@ -144,8 +144,7 @@ class CatalogueChanged:
     aliases: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSent:
+class RequestSent(NamedTuple):
     """We sent a request of `tokens` to a replica. `session` tells conversations apart."""
 
     node: str
@@ -155,8 +154,7 @@ class RequestSent:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestEnded:
+class RequestEnded(NamedTuple):
     """It ended. `failed`: by the replica's own fault; None when it says nothing about it."""
 
     node: str

@@ -1,27 +1,29 @@
 """The answering half of HTTP/1.1 as a machine without I/O: bytes in, body bytes out.
 
-llhttp reads heads and chunks. Around it stands what a proxy must not be lax about: a head is read
-whole and only up to a bound, and an answer whose length could be understood in two ways is refused.
-How the bytes are cut never changes what they mean.
+What a proxy must not be lax about it is not: a head is read whole and only up to a bound, and an
+answer whose length could be understood in two ways is refused. How the bytes are cut never changes
+what they mean.
 """
 
+import re
 from enum import Enum, auto
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
+from cortex_uplink.chunk_decoder import ChunkDecoder, MalformedChunks
 from cortex_uplink.errors import MalformedAnswer
+from cortex_uplink.head_lines import MalformedHead, split_field, split_head
 
 #: All heads of one answer together, those of its 1xx included.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_STATUS_LINE_BYTES = 8 * 1024
 MAX_HEADERS = 256
-#: Chunk headers, extensions and trailers that come without a byte of body in between.
-MAX_FRAMING_BYTES = 64 * 1024
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _END_OF_HEAD = b"\r\n\r\n"
-#: How the last chunk ends, and the byte before it.
-_TAIL = 5
-_CONTINUE, _SWITCHING, _OK, _NO_CONTENT, _NOT_MODIFIED = 100, 101, 200, 204, 304
+_LENGTH = re.compile(r"[0-9]{1,18}")
+#: What may not be said when the body is over.
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "host"})
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([0-9]{3})(?: .*)?")
+_STATUS_LINES = {"HTTP/1.1 200 OK": (200, True)}
+_SWITCHING, _OK, _NO_CONTENT, _NOT_MODIFIED = 101, 200, 204, 304
 
 
 class _Body(Enum):
@@ -34,10 +36,27 @@ class _Body(Enum):
 class AnswerParser:
     """One answer. Feed it until `complete`; what comes after that is `excess`."""
 
+    __slots__ = (
+        "_body",
+        "_chunks",
+        "_head",
+        "_head_bytes",
+        "_left",
+        "_to_head",
+        "begun",
+        "complete",
+        "excess",
+        "headers",
+        "keep_alive",
+        "status",
+        "trailers",
+    )
+
     def __init__(self, *, to_head: bool = False) -> None:
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.trailers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[str, str]] = []
+        #: What came after a chunked body.
+        self.trailers: list[tuple[str, str]] = []
         #: The final head is there, the 1xx before it are not told.
         self.begun = False
         self.complete = False
@@ -50,11 +69,12 @@ class AnswerParser:
         self._head_bytes = 0
         self._body = _Body.NONE
         self._left = 0
-        self._framing_bytes = 0
-        self._tail = b""
-        self._parts: list[bytes] = []
-        self._problem = ""
-        self._llhttp = HttpResponseParser(self)
+        self._chunks: ChunkDecoder | None = None
+
+    @property
+    def between_chunks(self) -> bool:
+        """The next byte begins a chunk."""
+        return self._chunks is not None and not self.complete and self._chunks.between
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes and return what they have of the body. Raises MalformedAnswer."""
@@ -63,13 +83,24 @@ class AnswerParser:
         if self.complete:
             self.excess = self.excess or bool(data)
             return b""
-        match self._body:
-            case _Body.CHUNKED:
-                return self._feed_chunks(data)
-            case _Body.LENGTH:
-                return self._feed_length(data)
-            case _:
-                return data
+        if (chunks := self._chunks) is not None:
+            parts: list[bytes] = []
+            try:
+                rest = chunks.feed(data, parts)
+            except MalformedChunks as error:
+                raise MalformedAnswer(str(error)) from None
+            if rest is not None:
+                self.complete, self.excess = True, bool(rest)
+                if chunks.trailers:
+                    self._take_trailers(chunks.trailers)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._feed_length(data) if self._body is _Body.LENGTH else data
+
+    def _take_trailers(self, raw: bytes) -> None:
+        try:
+            self.trailers = _trailers(raw)
+        except MalformedHead as error:
+            raise MalformedAnswer(str(error)) from None
 
     def finish(self) -> str:
         """Take the end of the connection; return what was missing when it is not the answer's."""
@@ -95,20 +126,28 @@ class AnswerParser:
                 self._head = data
                 return b""
             self._head_bytes += size
-            self._read_head(data[:size])
+            self._read_head(data[:end])
             data = data[size:]
         self._head = b""
         return self.feed(data) if data else b""
 
     def _read_head(self, head: bytes) -> None:
-        if head.find(b"\r\n") > MAX_STATUS_LINE_BYTES:
-            raise MalformedAnswer(f"a status line of more than {MAX_STATUS_LINE_BYTES} bytes")
-        if b"\0" in head:
-            raise MalformedAnswer("a NUL in the head")
-        self._to_llhttp(head)
-        if not self.begun:
-            # A head of a 1xx: what it said about the connection must not reach the next one.
-            self._llhttp = HttpResponseParser(self)
+        try:
+            first, *lines = split_head(head)
+            status, modern = _status_line(first)
+            fields = [split_field(line) for line in lines]
+        except MalformedHead as error:
+            raise MalformedAnswer(str(error)) from None
+        if len(first) > MAX_STATUS_LINE_BYTES or len(lines) > MAX_HEADERS:
+            raise MalformedAnswer("a status line too long, or too many headers")
+        if status < _OK:
+            if status < 100 or status == _SWITCHING:  # noqa: PLR2004  # not a 1xx
+                raise MalformedAnswer(f"a status {status:03} that nothing has asked for")
+            return
+        self.headers = fields
+        self.status = status
+        self._decide_framing(modern=modern)
+        self.begun = True
 
     def _feed_length(self, data: bytes) -> bytes:
         left = self._left - len(data)
@@ -121,119 +160,64 @@ class AnswerParser:
         self.excess = True
         return data[: self._left]
 
-    def _feed_chunks(self, data: bytes) -> bytes:
-        size = len(data)
-        self._tail = data[-_TAIL:] if size >= _TAIL else (self._tail + data)[-_TAIL:]
-        self._to_llhttp(data)
-        if self.complete and not _ends_cleanly(self._tail):
-            self.excess = True
-        parts = self._parts
-        if not parts:
-            self._framing_bytes += size
-            if self._framing_bytes > MAX_FRAMING_BYTES:
-                raise MalformedAnswer(f"more than {MAX_FRAMING_BYTES} bytes between two of body")
-            return b""
-        self._framing_bytes = 0
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        return body
-
-    def _to_llhttp(self, data: bytes) -> None:
-        try:
-            self._llhttp.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            if self.complete:
-                self.excess = True
-                return
-            raise MalformedAnswer(self._problem or str(error)) from None
-
-    def _refuse(self, problem: str) -> MalformedAnswer:
-        # llhttp hides what its callbacks raise behind an error of its own.
-        self._problem = problem
-        return MalformedAnswer(problem)
-
-    # --- what llhttp calls ---
-
-    def on_message_begin(self) -> None:
-        """Note that bytes follow the end of the answer."""
-        if self.complete:
-            self.excess = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, or a trailer when the body has begun."""
-        if self.complete:
-            return
-        fields = self.trailers if self.begun else self.headers
-        if len(fields) >= MAX_HEADERS:
-            raise self._refuse(f"more than {MAX_HEADERS} headers")
-        fields.append((name, value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        """Decide how long the answer is."""
-        if self.complete:
-            return
-        status = self._llhttp.get_status_code()
-        if status < _OK:
-            if status < _CONTINUE or status == _SWITCHING:
-                raise self._refuse(f"a status {status:03} that nothing has asked for")
-            self.headers = []
-            return
-        self.status = status
-        self._decide_framing()
-        self.begun = True
-
-    def on_body(self, body: bytes) -> None:
-        """Collect a piece of a chunk."""
-        if not self.complete:
-            self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        """End the answer, unless it was a 1xx."""
-        if self.begun:
-            self.complete = True
-
-    def _decide_framing(self) -> None:
+    def _decide_framing(self, *, modern: bool) -> None:
         length, chunked, options = self._read_framing()
-        modern = self._llhttp.get_http_version() == "1.1"
         if chunked and not modern:
-            raise self._refuse("chunks in an answer of HTTP/1.0")
-        self.keep_alive = b"close" not in options and (modern or b"keep-alive" in options)
+            raise MalformedAnswer("chunks in an answer of HTTP/1.0")
+        self.keep_alive = "close" not in options and (modern or "keep-alive" in options)
         if self._to_head or self.status in {_NO_CONTENT, _NOT_MODIFIED}:
             self.complete = True
             # Some send a body all the same, later: do not wait for it on this connection.
             if self.status == _NO_CONTENT and (chunked or length):
                 self.keep_alive = False
         elif chunked:
-            self._body = _Body.CHUNKED
+            self._body, self._chunks = _Body.CHUNKED, ChunkDecoder()
         elif length is not None:
             self._body, self._left, self.complete = _Body.LENGTH, length, length == 0
         else:
             self._body, self.keep_alive = _Body.UNTIL_CLOSE, False
 
-    def _read_framing(self) -> tuple[int | None, bool, set[bytes]]:
+    def _read_framing(self) -> tuple[int | None, bool, set[str]]:
         """Return content-length, whether it is chunked, and the connection's options."""
         length: int | None = None
         chunked = False
-        options: set[bytes] = set()
+        options: set[str] = set()
         for name, value in self.headers:
-            match name.lower():
-                case b"content-length":
-                    # llhttp has seen that it is one number, and the only one.
+            match name:
+                case "content-length":
+                    if length is not None or not _LENGTH.fullmatch(value):
+                        raise MalformedAnswer("a content-length that is not one number")
                     length = int(value)
-                case b"transfer-encoding":
-                    if chunked or value.lower() != b"chunked":
-                        raise self._refuse("a transfer-encoding other than chunked")
+                case "transfer-encoding":
+                    if chunked or value.lower() != "chunked":
+                        raise MalformedAnswer("a transfer-encoding other than chunked")
                     chunked = True
-                case b"connection":
-                    options.update(option.strip() for option in value.lower().split(b","))
+                case "connection":
+                    options.update(option.strip() for option in value.lower().split(","))
+        if chunked and length is not None:
+            raise MalformedAnswer("a length told in two ways")
         return length, chunked, options
+
+
+def _trailers(raw: bytes) -> list[tuple[str, str]]:
+    lines = split_head(raw[: -len(b"\r\n")])
+    if len(lines) > MAX_HEADERS:
+        raise MalformedAnswer(f"more than {MAX_HEADERS} trailers")
+    trailers = [split_field(line) for line in lines]
+    if any(name in _FRAMING for name, _ in trailers):
+        raise MalformedAnswer("a length for a trailer")
+    return trailers
+
+
+def _status_line(line: str) -> tuple[int, bool]:
+    """Return the status, and whether it is HTTP/1.1. Raises MalformedHead."""
+    if (known := _STATUS_LINES.get(line)) is not None:
+        return known
+    if (found := _STATUS_LINE.fullmatch(line)) is None:
+        raise MalformedHead("not a status line")
+    return int(found[2]), found[1] == "1"
 
 
 def _could_begin(data: bytes) -> bool:
     """Tell whether a short `data` is the start of a status line."""
     return any(version.startswith(data) for version in _VERSIONS)
-
-
-def _ends_cleanly(tail: bytes) -> bool:
-    """Tell whether the last bytes are a last chunk's, with nothing after them."""
-    return tail.endswith(_END_OF_HEAD) and tail[0] not in b"\r\n"

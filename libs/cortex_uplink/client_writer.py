@@ -1,82 +1,103 @@
 """An answer written straight onto a client's connection, in as few calls as there can be.
 
-It takes over from Sanic between the request's last byte and the answer's, and leaves the connection
-as Sanic expects it. Writing never waits: whoever writes asks whether the client has `enough`.
+Writing never waits: whoever writes asks whether the client has `enough`.
 """
 
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
 
-from sanic import Request
-from sanic.http import Stage
+from cortex_uplink.client_request import ClientRequest
 
-#: A client that has so much before it gets no more for now; where Sanic has its own bound.
-MAX_UNSENT_BYTES = 64 * 1024
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class ClientWriter:
     """The one answer to one request: `whole`, or `open`, `write` and `end`."""
 
-    __slots__ = ("_http", "_protocol", "_transport", "opened")
+    __slots__ = (
+        "_connection",
+        "_keep_alive",
+        "_put_in",
+        "_to_head",
+        "_transport",
+        "_write",
+        "opened",
+        "silent",
+    )
 
-    def __init__(self, request: Request) -> None:
-        http: Any = request.stream
-        self._http = http
-        self._protocol = http.protocol
-        self._transport: Any = request.transport
+    def __init__(self, request: ClientRequest) -> None:
+        self._connection = request.connection
+        self._transport = request.connection.transport
+        self._put_in = request.connection.batch.put
+        self._write = self._transport.write
+        self._keep_alive = request.keep_alive
+        self._to_head = request.method == "HEAD"
         self.opened = False
+        #: Nothing was written since somebody last set this.
+        self.silent = True
 
     @property
     def crowded(self) -> bool:
         """The client has more before it than it took so far."""
-        return bool(self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES)
+        return self._connection.crowded
 
     def enough(self) -> Awaitable[object] | None:
         """Return what to wait for before more is written; None when the client takes more."""
-        # Sanic waits here until the client took some, and raises if it went away instead.
-        return self._protocol.send(b"") if self.crowded else None
+        return self._connection.taken()
 
     def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Write all of an answer."""
-        length = b"content-length: %d\r\n\r\n" % len(body)
-        self._put(_head(status, headers, keep_alive=self._http.keep_alive) + length + body)
-        self._leave()
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = _start(status, keep_alive=self._keep_alive) + lines.encode("latin-1")
+        if status in _BODILESS:
+            head, body = head + b"\r\n", b""
+        else:
+            head += b"content-length: %d\r\n\r\n" % len(body)
+        self._put(head if self._to_head else head + body)
+        self._connection.answered = True
 
-    def open(self, headers: Mapping[str, str]) -> None:
-        """Write the head of a stream with status 200."""
+    def open(self, headers: Mapping[str, str], status: int = HTTPStatus.OK) -> None:
+        """Write the head of a stream."""
         self.opened = True
-        self._http.stage = Stage.RESPONSE
-        head = _head(HTTPStatus.OK, headers, keep_alive=self._http.keep_alive)
-        self._put(head + b"transfer-encoding: chunked\r\n\r\n")
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        self._put(
+            _start(status, keep_alive=self._keep_alive)
+            + lines.encode("latin-1")
+            + b"transfer-encoding: chunked\r\n\r\n"
+        )
 
-    def write(self, data: bytes) -> None:
-        """Write some of a stream."""
-        if data:
-            self._put(b"%x\r\n%b\r\n" % (len(data), data))
+    def write(self, data: bytes) -> Awaitable[object] | None:
+        """Write some of a stream; return what `enough` would."""
+        # On the path of every chunk. A client that is gone has its handler cancelled before long.
+        self.silent = False
+        if data and not self._to_head:
+            self._put_in(self._write, b"%x\r\n%b\r\n" % (len(data), data))
+        return self._connection.taken() if self._connection.crowded else None
+
+    def write_chunks(self, data: bytes) -> bool:
+        """Write whole chunks as they are; False, and nothing is written, when they may not be."""
+        if self._connection.crowded or not self.opened or self._to_head:
+            return False
+        self.silent = False
+        self._put_in(self._write, data)
+        return True
 
     def end(self) -> None:
         """Write the end of a stream."""
-        self._put(b"0\r\n\r\n")
-        self._leave()
+        if not self._to_head:
+            self._put(b"0\r\n\r\n")
+        self._connection.answered = True
 
     def _put(self, data: bytes) -> None:
-        # A client that is gone has its handler cancelled before long.
+        self._connection.answering = True
         if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def _leave(self) -> None:
-        self._http.response_func = None
-        self._http.stage = Stage.IDLE
+            self._put_in(self._write, data)
 
 
-def _head(status: int, headers: Mapping[str, str], *, keep_alive: bool) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    kept = b"keep-alive" if keep_alive else b"close"
-    return b"HTTP/1.1 %d %b\r\n%bconnection: %b\r\n" % (
-        status,
-        _PHRASES.get(status, b"Unknown"),
-        lines.encode("latin-1"),
-        kept,
-    )
+@lru_cache(128)
+def _start(status: int, *, keep_alive: bool) -> bytes:
+    kept = "keep-alive" if keep_alive else "close"
+    phrase = _PHRASES.get(status, "Unknown")
+    return f"HTTP/1.1 {status} {phrase}\r\nconnection: {kept}\r\n".encode()

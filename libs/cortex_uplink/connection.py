@@ -11,7 +11,7 @@ import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from math import inf
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 from cortex_uplink.answer_parser import AnswerParser
 from cortex_uplink.errors import (
@@ -27,6 +27,23 @@ from cortex_uplink.sending import Sender
 #: Takes a piece of the body at once. When it returns something to wait for, the next piece is kept
 #: back until that is done.
 Sink: TypeAlias = Callable[[bytes], Awaitable[object] | None]
+
+
+class ChunkSink(Protocol):
+    """A second way for a body in chunks, for those who pass chunks on as they came."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether `take_chunks` may be asked until the sink is called again."""
+        ...
+
+    def take_chunks(self, data: bytes) -> bool:
+        """Take bytes that begin with a chunk; False: let the sink have what they hold.
+
+        Whoever takes them has seen that they are whole chunks and nothing else.
+        """
+        ...
+
 
 #: Body that nobody has read yet: beyond this the other side waits. One more read, of at most as
 #: much, may already be under way.
@@ -61,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         self._paused = False
         self._sink: Sink | None = None
+        self._chunk_sink: ChunkSink | None = None
+        self._take_chunks: Callable[[bytes], bool] | None = None
         self._held: Awaitable[object] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._began = self._stamp = 0.0
@@ -94,6 +113,11 @@ class Connection(asyncio.Protocol):
                 raise self._error
             await self._wait()
 
+    @property
+    def has_more(self) -> bool:
+        """Something of the body waits to be taken."""
+        return bool(self._blocks)
+
     async def block(self, parser: AnswerParser) -> bytes:
         """Return what has come of the body, waiting for some; nothing at its end."""
         self._check(parser)
@@ -106,8 +130,11 @@ class Connection(asyncio.Protocol):
             self._check(parser)
         return self._take()
 
-    async def relay(self, parser: AnswerParser, sink: Sink) -> None:
+    async def relay(
+        self, parser: AnswerParser, sink: Sink, chunk_sink: ChunkSink | None = None
+    ) -> None:
         """Give the rest of the body to `sink`, each piece where it arrives. Raises UplinkError."""
+        self._chunk_sink = chunk_sink
         while True:
             self._check(parser)
             if self._blocks:
@@ -162,6 +189,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and pass on or keep."""
+        # On the path of every chunk.
+        take_chunks = self._take_chunks
+        if take_chunks is not None and take_chunks(data):
+            self._stamp = self._loop.time()
+            return
         parser = self._parser
         if parser is None:
             self.abort()
@@ -213,14 +245,17 @@ class Connection(asyncio.Protocol):
             raise ConnectionLost("the answer was given up")
 
     def _pass_on(self, body: bytes) -> None:
-        if self._sink is not None:
+        if (sink := self._sink) is not None:
+            self._take_chunks = None
             try:
-                self._held = self._sink(body)
+                self._held = sink(body)
             except Exception as error:  # noqa: BLE001  # it belongs to the one who relays
                 self._wake(error)
                 return
             if self._held is not None:
                 self._wake()
+            else:
+                self._watch_for_chunks()
             return
         self._blocks.append(body)
         self._unread += len(body)
@@ -228,6 +263,12 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
         self._wake()
+
+    def _watch_for_chunks(self) -> None:
+        """Have the next bytes offered to whoever passes chunks on as they are, if they may be."""
+        chunks, parser = self._chunk_sink, self._parser
+        if chunks is not None and chunks.steady and parser is not None and parser.between_chunks:
+            self._take_chunks = chunks.take_chunks
 
     async def _sunk(self, sink: Sink) -> Awaitable[object] | None:
         """Have pieces go to `sink` until something else is to be done; return what it waits for."""
@@ -241,7 +282,7 @@ class Connection(asyncio.Protocol):
         else:
             return self._held
         finally:
-            self._sink = self._held = None
+            self._sink = self._held = self._take_chunks = None
 
     def _take(self) -> bytes:
         blocks = self._blocks
@@ -269,7 +310,7 @@ class Connection(asyncio.Protocol):
 
     def _wake(self, error: Exception | None = None) -> None:
         # Until it runs, what comes is kept for it.
-        self._sink = None
+        self._sink = self._take_chunks = None
         if self._waiter is None or self._waiter.done():
             return
         if error is None:
@@ -289,7 +330,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _give_up(self) -> None:
-        self._parser = None
+        self._parser = self._chunk_sink = self._take_chunks = None
         self._blocks.clear()
         self._wake()
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-#: Names and values as they came.
-RawHeaders = Sequence[tuple[bytes, bytes]]
+#: Names, in small letters, and values, in the order in which they came.
+RawHeaders = Sequence[tuple[str, str]]
 
 
 class Headers(Mapping[str, str]):
@@ -13,9 +13,8 @@ class Headers(Mapping[str, str]):
         self.raw = raw
         self._values: dict[str, str] = {}
         for name, value in raw:
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-            known = self._values.get(key)
-            self._values[key] = text if known is None else f"{known}, {text}"
+            known = self._values.get(name)
+            self._values[name] = value if known is None else f"{known}, {value}"
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]

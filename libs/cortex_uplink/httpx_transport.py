@@ -40,14 +40,15 @@ class UplinkTransport(httpx.AsyncBaseTransport):
         """Send a request and return its answer once it begins."""
         timeout = request.extensions.get("timeout", {})
         read = _secs(timeout.get("read"))
-        opening = self._uplink.open(
-            str(request.url),
-            method=request.method,
-            headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.headers.raw],
-            body=_body(request),
-            limits=Limits(connect=_secs(timeout.get("connect")), first_byte=read, idle=read),
-        )
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.headers.raw]
         with _as_httpx(request):
+            opening = self._uplink.open(
+                str(request.url),
+                method=request.method,
+                headers=headers,
+                body=_body(request),
+                limits=Limits(connect=_secs(timeout.get("connect")), first_byte=read, idle=read),
+            )
             answer = await opening.__aenter__()
         return httpx.Response(
             answer.status,

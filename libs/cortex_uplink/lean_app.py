@@ -1,17 +1,28 @@
-"""Sanic with a short way for the routes that carry the traffic.
+"""Sanic behind connections of our own, with a short way for the routes that carry the traffic.
 
-Sanic tells of every step of a request by signals that nobody here listens to, and runs middleware
-around every handler. A route that is `direct` is found in a table, gets its body, and answers by
-itself (`ClientWriter`) or returns a response. Every other request takes Sanic's own way.
+A route that is `direct` is found in a table and answers by itself (`ClientWriter`) or returns a
+response. Every other request takes Sanic's way: its router, its handlers, its errors; only its
+signals, which nobody here listens to, are left out.
 """
 
-from asyncio import CancelledError
+import asyncio
+import socket
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeAlias
 
 from sanic import HTTPResponse, Request, Sanic
+from sanic.compat import Header
+from sanic.exceptions import SanicException
+from sanic.models.server_types import ConnInfo
 
-Direct: TypeAlias = Callable[[Request], Coroutine[Any, Any, HTTPResponse | None]]
+from cortex_core.errors import ApiError
+from cortex_uplink.client_connection import ClientConnection
+from cortex_uplink.client_request import ClientRequest
+from cortex_uplink.client_writer import ClientWriter
+from cortex_uplink.envelopes import as_api_error, error_answer
+from cortex_uplink.sanic_stream import SanicStream
+
+Direct: TypeAlias = Callable[[ClientRequest], Coroutine[Any, Any, HTTPResponse | None]]
 
 
 class _Nothing:
@@ -25,7 +36,7 @@ _NOTHING = _Nothing()
 
 
 class LeanApp(Sanic[Any, Any]):
-    """A Sanic app with direct routes, by method and path, and without signals of requests."""
+    """A Sanic app with direct routes, by method and path, that answers `ClientConnection`s."""
 
     __slots__ = ("direct",)
 
@@ -36,27 +47,74 @@ class LeanApp(Sanic[Any, Any]):
     def add_direct_route(self, handler: Direct, path: str, name: str) -> None:
         """Have `handler` answer `POST path`."""
         self.direct["POST", path] = handler
-        self.add_route(handler, path, methods=["POST"], name=name)
+        # So that Sanic too knows the path, and refuses other methods on it.
+        self.add_route(_never, path, methods=["POST"], name=name)
 
     def dispatch(self, event: str, **more: Any) -> Any:
         """Tell of what happens to the server; of what happens to a request nobody wants to hear."""
         return _NOTHING if event.startswith("http.") else super().dispatch(event, **more)
 
-    async def handle_request(self, request: Request) -> None:
-        """Answer a request."""
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body that a request may have."""
+        return int(self.config.REQUEST_MAX_SIZE)
+
+    async def answer(self, request: ClientRequest) -> None:
+        """Answer a request, whatever comes of it."""
         # Sanic too takes a path with slashes behind it for the one without.
         handler = self.direct.get((request.method, request.path.rstrip("/")))
         if handler is None:
-            await super().handle_request(request)
+            await self._by_sanic(request)
             return
         try:
-            if request.stream is not None and request.stream.request_body:
-                await request.receive_body()  # type: ignore[no-untyped-call]
             response = await handler(request)
-            if response is not None:
-                sending = await request.respond(response)
-                await sending.send(end_stream=True)
-        except CancelledError:
+        except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  # turned into an answer in one place
-            await self.handle_exception(request, error)
+            response = error_answer(request, as_api_error(request, error))
+        if response is not None:
+            _send(request, response)
+
+    def refuse(self, request: ClientRequest, error: ApiError) -> None:
+        """Tell a client that its request cannot be read or will not be answered."""
+        _send(request, error_answer(request, error))
+
+    async def _by_sanic(self, asked: ClientRequest) -> None:
+        try:
+            request: Request = self.request_class(
+                url_bytes=asked.target.encode("latin-1"),
+                headers=Header(asked.headers.items()),
+                version="1.1",
+                method=asked.method,
+                transport=asked.connection.transport,  # type: ignore[arg-type]  # it has all
+                app=self,
+            )
+        except SanicException as error:
+            _send(asked, error_answer(asked, as_api_error(asked, error)))
+            return
+        request.conn_info = ConnInfo(asked.connection.transport)  # type: ignore[arg-type]  # as above
+        request.ctx.name = asked.name
+        request.body = asked.body
+        request.stream = SanicStream(asked)  # type: ignore[assignment]  # it is used as one
+        await self.handle_request(request)
+
+
+async def _never(_: Request) -> HTTPResponse:
+    raise AssertionError("a direct route is answered before Sanic hears of it")
+
+
+def _send(request: ClientRequest, response: HTTPResponse) -> None:
+    headers = {name.lower(): str(value) for name, value in response.headers.items()}
+    if response.content_type:
+        headers.setdefault("content-type", response.content_type)
+    ClientWriter(request).whole(response.status, headers, response.body or b"")
+
+
+async def start_server(
+    app: LeanApp, listener: socket.socket, connections: set[ClientConnection]
+) -> asyncio.Server:
+    """Serve `app` on a bound socket. Its connections enter themselves in `connections`."""
+    await app._startup()  # type: ignore[no-untyped-call]  # noqa: SLF001  # as Sanic's server does
+    return await asyncio.get_running_loop().create_server(
+        lambda: ClientConnection(app, connections), sock=listener, backlog=1024
+    )

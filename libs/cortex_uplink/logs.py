@@ -1,13 +1,77 @@
-"""Structured logs of both daemons: one event a line on standard error, JSON when nobody watches."""
+"""Structured logs of both daemons: one event a line on standard error, JSON when nobody watches.
 
+Lines of one moment go out in one call. A warning and what is worse is out at once, with everything
+before it.
+"""
+
+import asyncio
+import atexit
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, TextIO
 
 import orjson
 import structlog
+
+_HOLD_SECS = 0.05
+_HOLD_LINES = 256
+
+
+class LineLogger:
+    """What structlog gives its lines to; it holds harmless ones where an event loop can wake it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+        self._waits = False
+        atexit.register(self._flush)
+
+    def debug(self, line: str) -> None:
+        """Write a line soon."""
+        self._lines.append(line)
+        if self._waits and len(self._lines) < _HOLD_LINES:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a thread's, or none runs yet
+            self._flush()
+            return
+        if self._waits:
+            self._flush()
+        self._waits = True
+        loop.call_later(_HOLD_SECS, self._rung)
+
+    info = msg = debug
+
+    def warning(self, line: str) -> None:
+        """Write a line, and all before it, now."""
+        self._lines.append(line)
+        self._flush()
+
+    error = critical = fatal = failure = err = warn = exception = warning
+
+    def _rung(self) -> None:
+        self._waits = False
+        self._flush()
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            # A reader that has left takes no daemon with it.
+            with suppress(OSError, ValueError):
+                self._stream.write("\n".join((*lines, "")))
+                self._stream.flush()
+
+
+class _Lines:
+    """Where lines go: set once by `configure_logs`."""
+
+    as_json: LineLogger | None = None
 
 
 def configure_logs() -> None:
@@ -17,16 +81,18 @@ def configure_logs() -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    lines = LineLogger(sys.stderr)
     renderer: structlog.typing.Processor
     if sys.stderr.isatty():
         renderer = structlog.dev.ConsoleRenderer()
     else:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(serializer=_json)
+        _Lines.as_json = lines
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -34,6 +100,26 @@ def configure_logs() -> None:
         structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def log_often(event: str, fields: dict[str, Any]) -> None:
+    """Write an event of level info as structlog would: for those that every request causes."""
+    lines = _Lines.as_json
+    if lines is None:
+        structlog.get_logger().info(event, **fields)
+        return
+    fields["event"], fields["level"], fields["timestamp"] = event, "info", _timestamp(time.time())
+    lines.info(_json(fields, repr))
+
+
+@lru_cache(2)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _timestamp(now: float) -> str:
+    second = int(now)
+    return f"{_second(second)}.{int((now - second) * 1e6):06d}Z"
 
 
 def _json(event: Any, default: Callable[[Any], Any]) -> str:

@@ -7,6 +7,7 @@ anything happened while it was idle is never used again.
 import asyncio
 import socket
 import ssl
+import time
 from collections import deque
 from contextlib import suppress
 from ipaddress import ip_address
@@ -22,6 +23,8 @@ MAX_IDLE = 256
 IDLE_SECS = 30.0
 #: Longest wait for the loop to say that what was aborted is closed.
 CLOSE_SECS = 5.0
+#: The clock of event loops, asked without one.
+_now = time.monotonic
 
 
 class Pool:
@@ -163,7 +166,3 @@ async def _resolve(loop: asyncio.AbstractEventLoop, origin: Origin) -> list[str]
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(one[4][0]) for one in found))
     return [origin.host]
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

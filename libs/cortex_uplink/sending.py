@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from cortex_uplink.errors import RequestRefused
+from cortex_uplink.write_batch import write_batch
 
 #: So much is handed to the kernel at a time, so that an answer which comes before the request's
 #: end is seen before the rest is sent in vain.
@@ -15,6 +16,7 @@ class Sender:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._batch = write_batch()
         self._can_write = True
         self._unsent: memoryview | None = None
         self._streaming = False
@@ -33,8 +35,9 @@ class Sender:
         """Send a request; without a body, that will come by `stream`."""
         self._streaming = body is None
         if body is None or len(body) <= _SEND_BYTES:
-            self._transport.write(head + body if body else head)
+            self._batch.put(self._transport.write, head + body if body else head)
         else:
+            self._batch.flush()
             self._transport.write(head)
             self._unsent = memoryview(body)
             self._send_more()

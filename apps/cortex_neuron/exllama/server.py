@@ -21,8 +21,9 @@ from cortex_dialects import DONE_FRAME, CompletionFold, Front, frame_of
 from cortex_neuron.exllama.answering import Choice, Tally, frames
 from cortex_neuron.exllama.engine_thread import EngineThread
 from cortex_neuron.exllama.reading import Reader
+from cortex_uplink.envelopes import answer
 from cortex_uplink.lean_app import LeanApp
-from cortex_uplink.serving import answer, make_app, read_inference, send_now
+from cortex_uplink.serving import make_app, read_inference, send_now
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ _Untyped: TypeAlias = Any
 """What xllamacpp and JSON give: it has no types to check."""
 
 _SPARE_HTTP_THREADS = 8
-_ERRORS = 1
+_WARNINGS = 2
 
 
 def main() -> None:
@@ -109,8 +109,7 @@ def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:
     parameters.endpoint_slots = True
     parameters.ui = False
     parameters.sse_ping_interval = -1
-    # Some warnings come with every request, and would fill the log.
-    parameters.verbosity = _ERRORS
+    parameters.verbosity = _WARNINGS
     return parameters
 
 

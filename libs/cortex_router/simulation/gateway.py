@@ -5,7 +5,6 @@ that wait for the same model hear the same, so one of them asks; once it is serv
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from cortex_router.decide import another_copy, decide
 from cortex_router.decision import Await, Decision, Load, Refuse, Serve
@@ -165,7 +164,7 @@ class Gateway:
             self._copy(serve.model)
 
     def _again(self, request: Request, avoid: str) -> None:
-        request.route = replace(request.route, avoid=request.route.avoid | {avoid})
+        request.route = request.route._replace(avoid=request.route.avoid | {avoid})
         self._act(request, self._decide(request))
 
     def _copy(self, model: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
@@ -11,8 +12,11 @@ import pytest
 from sanic import HTTPResponse, Request
 
 from cortex_uplink import guarding
-from cortex_uplink.guarding import GuardedProtocol, most_connections, raise_descriptor_limit
-from cortex_uplink.serving import answer, make_app
+from cortex_uplink.client_connection import ClientConnection
+from cortex_uplink.envelopes import answer
+from cortex_uplink.guarding import most_connections, raise_descriptor_limit
+from cortex_uplink.lean_app import start_server
+from cortex_uplink.serving import make_app
 from tests.fleet.processes import free_port
 
 HEAD = b"POST /echo HTTP/1.1\r\nhost: x\r\n"
@@ -30,14 +34,14 @@ async def server(
     app = make_app("guarded", request_max_mb=1)
     app.add_route(echo or length, "/echo", methods=["POST"])
     port = free_port()
-    made: Any = await app.create_server(
-        host="127.0.0.1", port=port, protocol=GuardedProtocol, return_asyncio_server=True
-    )
-    await made.startup()
+    connections: set[ClientConnection] = set()
+    listener = socket.create_server(("127.0.0.1", port))
+    listener.setblocking(False)
+    made = await start_server(app, listener, connections)
     try:
         yield port
     finally:
-        for connection in list(made.connections):
+        for connection in list(connections):
             connection.abort()
         made.close()
         await made.wait_closed()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from cortex_neuron.exllama.engine import listen, start_server
+from cortex_neuron.exllama.engine import listen
 from cortex_neuron.exllama.engine_thread import EngineThread
 from cortex_neuron.exllama.jobs import Limits
 from cortex_neuron.exllama.reading import Reader
@@ -20,6 +20,7 @@ from cortex_neuron.exllama.server import EngineApi
 from cortex_neuron.exllama.templates import ChatTemplate
 from cortex_uplink import Limits as Patience
 from cortex_uplink import Uplink, UplinkError
+from cortex_uplink.lean_app import start_server
 from tests.apps.cortex_neuron.exllama.fake_backend import FakeBackend
 from tests.apps.cortex_neuron.exllama.vocabularies import bytes_vocabulary
 
@@ -83,7 +84,7 @@ async def serving(folder: Path, text: str, limits: Limits = LIMITS) -> AsyncIter
         template=ChatTemplate({"default": TEMPLATE}, named=vocabulary.named),
     )
     app = EngineApi(engine=engine, reader=reader).app(request_max_mb=1)
-    server = await start_server(app, listen(folder / "s"))
+    server = await start_server(app, listen(folder / "s"), set())
     uplink = Uplink(Patience(connect=5, first_byte=10, idle=10), keep_alive=False)
     url = f"http+unix://{quote(str(folder / 's'), safe='')}"
     try:

@@ -1,0 +1,137 @@
+"""What requests add up to, by model and node: plain numbers, made into Prometheus' at each scrape.
+
+The client library takes a lock for each number; here a request adds its dozen without one, from
+the event loop that owns them.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+_DURATION: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
+_FIRST_TOKEN: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)
+_RATE: Final = (1, 2.5, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200, 400)
+_OVERHEAD: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
+_WHERE: Final = ("model", "node")
+
+
+class Distribution:
+    """How often a value was at most each of some bounds."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the running counts as Prometheus has them."""
+        told: list[tuple[str, float]] = []
+        running = 0
+        for bound, count in zip((*self.bounds, inf), self.counts, strict=True):
+            running += count
+            told.append(("+Inf" if bound == inf else repr(float(bound)), running))
+        return told
+
+
+@dataclass(slots=True)
+class Tally:
+    """One model on one node."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    duration: Distribution = field(default_factory=lambda: Distribution(_DURATION))
+    first_token: Distribution = field(default_factory=lambda: Distribution(_FIRST_TOKEN))
+    rate: Distribution = field(default_factory=lambda: Distribution(_RATE))
+    overhead: Distribution = field(default_factory=lambda: Distribution(_OVERHEAD))
+
+
+_COUNTERS: Final = (
+    ("requests", "cortex_requests", "Requests that ended."),
+    ("prompt_tokens", "cortex_prompt_tokens", "Prompt tokens."),
+    ("completion_tokens", "cortex_completion_tokens", "Generated tokens."),
+    ("cached_tokens", "cortex_cached_prompt_tokens", "Prompt tokens found in a prefix cache."),
+)
+_HISTOGRAMS: Final = (
+    (
+        "duration",
+        "cortex_request_duration_seconds",
+        "From taking the request to its last byte.",
+    ),
+    (
+        "first_token",
+        "cortex_time_to_first_token_seconds",
+        "From taking the request to its first token.",
+    ),
+    ("rate", "cortex_tokens_per_second", "Decoded tokens a second after the first one."),
+    (
+        "overhead",
+        "cortex_gateway_overhead_seconds",
+        "Time the gateway itself spent before it asked the node.",
+    ),
+)
+
+
+class Tallies(Collector):
+    """Every tally, and how often each decision was taken for each reason."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._decisions: dict[tuple[str, str], int] = {}
+
+    def of(self, model: str, node: str) -> Tally:
+        """Return the tally of a model on a node."""
+        where = (model, node)
+        if (found := self._tallies.get(where)) is None:
+            found = self._tallies[where] = Tally()
+        return found
+
+    def decided(self, decision: str, reason: str) -> None:
+        """Count a decision."""
+        key = (decision, reason)
+        self._decisions[key] = self._decisions.get(key, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Return everything as Prometheus has it."""
+        tallies = sorted(self._tallies.items())
+        for name, metric, said in _COUNTERS:
+            counter = CounterMetricFamily(metric, said, labels=_WHERE)
+            for where, tally in tallies:
+                counter.add_metric(where, getattr(tally, name))
+            yield counter
+        errors = CounterMetricFamily(
+            "cortex_request_errors",
+            "Requests that ended in an error, by its code.",
+            labels=(*_WHERE, "code"),
+        )
+        for where, tally in tallies:
+            for code, count in sorted(tally.errors.items()):
+                errors.add_metric((*where, code), count)
+        yield errors
+        for name, metric, said in _HISTOGRAMS:
+            histogram = HistogramMetricFamily(metric, said, labels=_WHERE)
+            for where, tally in tallies:
+                told: Distribution = getattr(tally, name)
+                histogram.add_metric(where, told.buckets(), told.total)
+            yield histogram
+        decisions = CounterMetricFamily(
+            "cortex_route_decisions", "Routing decisions.", labels=("decision", "reason")
+        )
+        for labels, count in sorted(self._decisions.items()):
+            decisions.add_metric(labels, count)
+        yield decisions
