@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cortex_core.errors import InvalidRequest
 from cortex_core.settings import NeuronSettings
+from cortex_neuron.exllama.exl3_harness import ExLlamaV3Harness
 from cortex_neuron.exllama.harness import ExLlamaV2Harness
 from cortex_neuron.exllama.model_files import read_object
 from cortex_neuron.harness import Harness
@@ -43,6 +44,7 @@ def make_harnesses(settings: NeuronSettings) -> Harnesses:
     makers: dict[str, Callable[[], Harness]] = {
         "llamacpp": lambda: LlamaCppHarness(settings.harness.llamacpp),
         "exllamav2": lambda: ExLlamaV2Harness(settings.harness.exllamav2),
+        "exllamav3": lambda: ExLlamaV3Harness(settings.harness.exllamav3),
     }
     usable: dict[str, Harness] = {}
     unusable: dict[str, str] = {}

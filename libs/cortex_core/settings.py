@@ -186,7 +186,7 @@ class LlamaCppSettings(_Table):
 
 
 class ExllamaSettings(_Table):
-    """`[harness.exllamav2]`: defaults of every engine; a model's `options` override them."""
+    """`[harness.exllamav2]`, `[harness.exllamav3]`: defaults; a model's `options` override them."""
 
     context: int | None = Field(
         default=None, ge=256, description="Tokens of one request. None: what the devices can hold."
@@ -233,6 +233,7 @@ class HarnessSettings(_Table):
 
     llamacpp: LlamaCppSettings = LlamaCppSettings()
     exllamav2: ExllamaSettings = ExllamaSettings()
+    exllamav3: ExllamaSettings = ExllamaSettings()
     openai: OpenAiSettings = OpenAiSettings()
 
 
@@ -251,7 +252,11 @@ class NeuronSettings(_Table):
 
     host: str = "127.0.0.1"
     port: int = Field(default=13131, ge=0, le=MAX_PORT)
-    harnesses: tuple[Literal["llamacpp", "exllamav2"], ...] = ("llamacpp", "exllamav2")
+    harnesses: tuple[Literal["llamacpp", "exllamav2", "exllamav3"], ...] = (
+        "llamacpp",
+        "exllamav2",
+        "exllamav3",
+    )
     model_dirs: tuple[LocalPath, ...] = ()
     cache_dir: LocalPath | None = None
     default_models: tuple[LoadRequest, ...] = ()

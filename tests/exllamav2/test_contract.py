@@ -5,8 +5,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.apps.cortex_neuron.exllama.contract.exllamav2_names import NAMES, committed
-from tests.apps.cortex_neuron.exllama.contract.table import Source
+from tests.apps.cortex_neuron.exllama.contract.names import committed, table_of
 
 
 def test_the_table_is_that_of_the_package() -> None:
@@ -14,7 +13,7 @@ def test_the_table_is_that_of_the_package() -> None:
     spec = importlib.util.find_spec("exllamav2")
     assert spec is not None
     assert spec.origin is not None
-    found = Source(Path(spec.origin).parent).table(NAMES)
+    found = table_of(Path(spec.origin).parent)
 
     assert version("exllamav2") == "0.3.2"
-    assert asdict(found) == asdict(committed())
+    assert asdict(found) == asdict(committed("exllamav2"))

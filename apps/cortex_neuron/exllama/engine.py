@@ -1,4 +1,4 @@
-"""The child process that runs one model on exllamav2: `python -m cortex_neuron.exllama.engine`.
+"""The child process that runs one model: `python -m cortex_neuron.exllama.engine`.
 
 Its task names the library, the plan, and the socket to serve on. It says how far it is while it
 loads, then that it is ready and what it can hold; or why it failed. A device fault is told at once:
@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import Any, BinaryIO, Final, Protocol
 
 import structlog
 
@@ -28,8 +28,7 @@ from cortex_neuron.exllama.plan import Plan
 from cortex_neuron.exllama.reading import Reader
 from cortex_neuron.exllama.refusals import PREFLIGHT
 from cortex_neuron.exllama.server import EngineApi
-from cortex_uplink.guarding import GuardedProtocol
-from cortex_uplink.lean_app import LeanApp
+from cortex_uplink.lean_app import LeanApp, start_server
 from cortex_uplink.logs import configure_logs
 
 log = structlog.get_logger()
@@ -94,6 +93,10 @@ def _backend(library: str, plan: Plan, report: Report) -> Backend:
             from cortex_neuron.exllama.v2.backend import ExLlamaV2Backend  # noqa: PLC0415
 
             return ExLlamaV2Backend(plan, report)
+        case "exllamav3":
+            from cortex_neuron.exllama.v3.backend import ExLlamaV3Backend  # noqa: PLC0415
+
+            return ExLlamaV3Backend(plan, report)
         case _:
             raise PreflightFailed("unsupported_format", f"no backend is called {library!r}")
 
@@ -108,19 +111,6 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-async def start_server(app: LeanApp, listener: socket.socket) -> "Server":
-    """Serve an app on a socket."""
-    server = await app.create_server(
-        sock=listener, protocol=GuardedProtocol, return_asyncio_server=True
-    )
-    if server is None:
-        raise TypeError("a server was asked for")
-    await server.startup()  # type: ignore[no-untyped-call]
-    await server.before_start()  # type: ignore[no-untyped-call]
-    await server.after_start()  # type: ignore[no-untyped-call]
-    return cast("Server", server)
-
-
 async def _serve(
     app: LeanApp,
     engine: EngineThread,
@@ -131,7 +121,7 @@ async def _serve(
     """Serve until told to end, or until the device fails; return the exit status."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await start_server(app, listener)
+    server = await start_server(app, listener, set())
     say(events, ready)
     waits = [asyncio.create_task(one.wait()) for one in (stop, engine.fault)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

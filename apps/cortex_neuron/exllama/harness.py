@@ -1,5 +1,6 @@
-"""Run EXL2, GPTQ and 16-bit models: what they need, and how to start an engine for one.
+"""Run models of the exllama family: what they need, and how to start an engine for one.
 
+`ExLlamaV2Harness` is for EXL2, GPTQ and 16-bit weights; another library has a subclass of its own.
 Of the libraries only the name is known here: whether one can be used is found out without importing
 it, and its compiled extension is never built from here. An engine answers on a Unix socket in a
 folder of its own, which nobody else may enter.
@@ -8,10 +9,11 @@ folder of its own, which nobody else may enter.
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from cortex_core.errors import ApiError, EngineStartFailed, InvalidRequest, PreflightFailed
@@ -25,7 +27,8 @@ from cortex_neuron.engine_process import (
     python_module,
 )
 from cortex_neuron.exllama.availability import missing
-from cortex_neuron.exllama.memory import DeviceMemory, estimate, longest_cache
+from cortex_neuron.exllama.layout import Layout
+from cortex_neuron.exllama.memory import estimate, longest_cache
 from cortex_neuron.exllama.options import ExllamaOptions, merge_options
 from cortex_neuron.exllama.plan import PAGE, Plan
 from cortex_neuron.exllama.preflight import ExllamaFacts, probe
@@ -85,10 +88,11 @@ class ExllamaEngine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class ExLlamaV2Harness:
-    """EXL2, GPTQ and 16-bit models through exllamav2."""
+class ExllamaHarness(ABC):
+    """What both libraries have in common: all but what a model's files say and need."""
 
-    name = "exllamav2"
+    name: ClassVar[str]
+    extension: ClassVar[str]
 
     def __init__(
         self, settings: ExllamaSettings, environment: Mapping[str, str] | None = None
@@ -96,13 +100,27 @@ class ExLlamaV2Harness:
         self._settings = settings
         self._environment = dict(os.environ if environment is None else environment)
 
+    @abstractmethod
+    def probe(self, path: Path) -> ModelFacts:
+        """Return what the model's folder says. Blocking. Raises PreflightFailed."""
+
+    @abstractmethod
+    def check(self, options: ExllamaOptions, devices: Sequence[Device]) -> None:
+        """Refuse what the library cannot do. Raises InvalidRequest."""
+
+    @abstractmethod
+    def memory(self, facts: ModelFacts, plan: Plan, devices: Sequence[Device]) -> tuple[int, ...]:
+        """Return MiB on each device. Blocking."""
+
+    @abstractmethod
+    def longest(
+        self, facts: ModelFacts, plan: Plan, devices: Sequence[Device], at_most: int
+    ) -> int:
+        """Return the most tokens that a cache may have on the devices, in whole pages. Blocking."""
+
     def unavailable(self) -> str | None:
         """Return why no model can be run this way here, None when one can."""
-        return missing("exllamav2", "exllamav2_ext", _NEEDS)
-
-    def probe(self, path: Path) -> ExllamaFacts:
-        """Return what the model's folder says. Blocking. Raises PreflightFailed."""
-        return probe(path)
+        return missing(self.name, self.extension, _NEEDS)
 
     def configure(
         self,
@@ -120,12 +138,19 @@ class ExLlamaV2Harness:
         """
         if "embedding" in capabilities:
             raise InvalidRequest(
-                "the exllamav2 harness makes no embeddings; load the model with another one",
+                f"the {self.name} harness makes no embeddings; load the model with another one",
                 code="wrong_modality",
                 param="capabilities",
             )
         merged = merge_options(self.name, self._settings, options or {}, len(devices))
-        plan = _plan(facts, merged, path, devices)
+        if not devices or any(device.kind != "cuda" for device in devices):
+            raise InvalidRequest(
+                f"{self.name} runs on NVIDIA GPUs, and this is none; choose another harness",
+                code="no_cuda_device",
+                param="devices",
+            )
+        self.check(merged, devices)
+        plan = self._plan(facts, merged, path, devices)
         return EngineSpec(
             model_id=model_id,
             path=path,
@@ -140,7 +165,8 @@ class ExLlamaV2Harness:
 
     def estimate(self, facts: ModelFacts, spec: EngineSpec) -> int:
         """Return MiB the engine will hold when busy, over all its devices."""
-        return sum(one.mib for one in memory_of(facts, spec))
+        options = ExllamaOptions.model_validate(dict(spec.options))
+        return sum(self.memory(facts, _planned(spec, options), spec.devices))
 
     async def start(self, spec: EngineSpec, report: Report) -> ExllamaEngine:
         """Return the engine once it answers. Raises EngineStartFailed or PreflightFailed."""
@@ -180,6 +206,19 @@ class ExLlamaV2Harness:
             folder=folder,
         )
 
+    def _plan(
+        self, facts: ModelFacts, options: ExllamaOptions, path: Path, devices: Sequence[Device]
+    ) -> Plan:
+        """Return the plan; where no context is asked for, the longest that fits the devices."""
+        context, cache = options.wanted(facts.context_length or PAGE)
+        plan = options.plan(path, context, cache)
+        if options.context is not None or options.cache_tokens is not None:
+            return plan
+        longest = self.longest(facts, plan, devices, cache)
+        if not longest:
+            return plan  # It fits in no length, and the ledger will say by how much.
+        return options.plan(path, min(context, max(PAGE, longest - options.ahead)), longest)
+
     def _task(self, spec: EngineSpec, options: ExllamaOptions, socket: Path) -> dict[str, Any]:
         return {
             "parent_pid": os.getpid(),
@@ -192,18 +231,48 @@ class ExLlamaV2Harness:
         }
 
 
-def memory_of(facts: ModelFacts, spec: EngineSpec) -> tuple[DeviceMemory, ...]:
-    """Return what the engine of `spec` will hold on each of its devices. Blocking."""
-    options = ExllamaOptions.model_validate(dict(spec.options))
-    layout = _known(facts).layout
-    draft = None if options.draft_model is None else probe(Path(options.draft_model)).layout
-    return estimate(
-        layout,
-        _planned(spec, options),
-        _rooms(spec.devices),
-        draft=draft,
-        paged=can_page(spec.devices),
-    )
+class ExLlamaV2Harness(ExllamaHarness):
+    """EXL2, GPTQ and 16-bit models through exllamav2."""
+
+    name = "exllamav2"
+    extension = "exllamav2_ext"
+
+    def probe(self, path: Path) -> ExllamaFacts:
+        """Return what the model's folder says. Blocking. Raises PreflightFailed."""
+        return probe(path)
+
+    def check(self, options: ExllamaOptions, devices: Sequence[Device]) -> None:
+        """Refuse nothing: every option is one of exllamav2's."""
+
+    def memory(self, facts: ModelFacts, plan: Plan, devices: Sequence[Device]) -> tuple[int, ...]:
+        """Return MiB on each device. Blocking."""
+        found = estimate(
+            _known(facts).layout, plan, rooms(devices), draft=_draft(plan), paged=can_page(devices)
+        )
+        return tuple(one.mib for one in found)
+
+    def longest(
+        self, facts: ModelFacts, plan: Plan, devices: Sequence[Device], at_most: int
+    ) -> int:
+        """Return the most tokens that a cache may have on the devices. Blocking."""
+        return longest_cache(
+            _known(facts).layout,
+            plan,
+            rooms(devices),
+            draft=_draft(plan),
+            paged=can_page(devices),
+            at_most=at_most,
+        )
+
+
+def _draft(plan: Plan) -> Layout | None:
+    return None if plan.draft is None else probe(Path(plan.draft.path)).layout
+
+
+def _known(facts: ModelFacts) -> ExllamaFacts:
+    if not isinstance(facts, ExllamaFacts):
+        raise TypeError("these facts are of another harness")
+    return facts
 
 
 def _planned(spec: EngineSpec, options: ExllamaOptions) -> Plan:
@@ -213,41 +282,8 @@ def _planned(spec: EngineSpec, options: ExllamaOptions) -> Plan:
     return options.plan(spec.path, options.context, options.cache_tokens)
 
 
-def _plan(
-    facts: ModelFacts, options: ExllamaOptions, path: Path, devices: Sequence[Device]
-) -> Plan:
-    """Return the plan; where no context is asked for, the longest that fits the devices."""
-    if not devices or any(device.kind != "cuda" for device in devices):
-        raise InvalidRequest(
-            "exllamav2 runs on NVIDIA GPUs, and this is none; choose another harness",
-            code="no_cuda_device",
-            param="devices",
-        )
-    context, cache = options.wanted(facts.context_length or PAGE)
-    plan = options.plan(path, context, cache)
-    if options.context is not None or options.cache_tokens is not None:
-        return plan
-    draft = None if options.draft_model is None else probe(Path(options.draft_model)).layout
-    longest = longest_cache(
-        _known(facts).layout,
-        plan,
-        _rooms(devices),
-        draft=draft,
-        paged=can_page(devices),
-        at_most=cache,
-    )
-    if not longest:
-        return plan  # It fits in no length, and the ledger will say by how much.
-    return options.plan(path, min(context, max(PAGE, longest - (options.guesses or 0))), longest)
-
-
-def _known(facts: ModelFacts) -> ExllamaFacts:
-    if not isinstance(facts, ExllamaFacts):
-        raise TypeError("these facts are of another harness")
-    return facts
-
-
-def _rooms(devices: Sequence[Device]) -> list[int]:
+def rooms(devices: Sequence[Device]) -> list[int]:
+    """Return MiB of each device."""
     return [device.vram_total_mb or 0 for device in devices]
 
 

@@ -89,13 +89,15 @@ JobEvent: TypeAlias = Prefilled | Started | Generated | Ended | Broke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an engine can hold, in tokens.
+    """What an engine can do, in tokens.
 
     `context` bounds prompt and answer of one job together; `cache` all jobs together, handed out in
-    pages of `page`. `slots` is how many jobs run at once.
+    pages of `page`. `slots` is how many jobs run at once. `lacks` are the fields of sampling that
+    its library does not have.
     """
 
     context: int
     cache: int
     page: int
     slots: int
+    lacks: frozenset[str] = frozenset()

@@ -11,6 +11,7 @@ from cortex_core.errors import InvalidRequest
 from cortex_core.settings import CacheMode, ExllamaSettings
 from cortex_neuron.exllama.plan import PAGE, Draft, Lora, Plan, whole_pages
 
+_GUESSES_OF_A_DRAFT = 4
 _Mb = Annotated[int, Field(ge=0)]
 
 
@@ -43,11 +44,15 @@ class ExllamaOptions(ExllamaSettings):
     )
     loras: tuple[LoraOption, ...] = ()
 
+    @property
+    def ahead(self) -> int:
+        """Tokens that are guessed ahead."""
+        if self.guesses is None:
+            return 0 if self.draft_model is None else _GUESSES_OF_A_DRAFT
+        return self.guesses
+
     def plan(self, path: Path, context: int, cache: int) -> Plan:
         """Return the plan for a model of `context` tokens, with a cache of `cache`."""
-        guesses = self.guesses
-        if guesses is None:
-            guesses = 4 if self.draft_model else 0
         return Plan(
             path=str(path),
             context=context,
@@ -66,7 +71,7 @@ class ExllamaOptions(ExllamaSettings):
                 if self.draft_model is None
                 else Draft(path=self.draft_model, cache_mode=self.draft_cache_mode)
             ),
-            guesses=guesses,
+            guesses=self.ahead,
             loras=tuple(Lora(path=one.path, scale=one.scale) for one in self.loras),
         )
 
@@ -75,7 +80,7 @@ class ExllamaOptions(ExllamaSettings):
         stretched = own_context * max(self.rope_scale or 1.0, self.rope_alpha or 1.0)
         context = min(self.context or own_context, int(stretched))
         context = max(PAGE, context)
-        return context, whole_pages(max(self.cache_tokens or 0, context + (self.guesses or 0)))
+        return context, whole_pages(max(self.cache_tokens or 0, context + self.ahead))
 
 
 def merge_options(

@@ -47,7 +47,9 @@ class Reader:
     ) -> None:
         self._limits = limits
         self._vocabulary = vocabulary
-        self._defaults = defaults
+        had = {name: one for name, one in defaults.values.items() if name not in limits.lacks}
+        self._defaults = ModelDefaults(vocabulary=vocabulary.size, values=had)
+        self._nothing = ModelDefaults(vocabulary=vocabulary.size)
         self._prompts = PromptReader(vocabulary, template)
         #: What the model serves.
         self.capabilities: tuple[str, ...] = (
@@ -72,7 +74,7 @@ class Reader:
         wishes = _Wishes(
             prompt=prompt.tokens,
             generation=generation,
-            sampling=read_sampling(body, self._defaults),
+            sampling=self._sampling(body),
             grammar=prompt.grammar,
             ends=self._prompts.stop_tokens,
             hidden=self._prompts.hidden,
@@ -88,7 +90,7 @@ class Reader:
     def texts(self, body: Mapping[str, Any], head: dict[str, Any]) -> list[Choice]:
         """Return the answers that a text completion wants. Raises InvalidRequest."""
         generation = read_generation(body, vocabulary=self._vocabulary.size, chat=False)
-        sampling = read_sampling(body, self._defaults)
+        sampling = self._sampling(body)
         grammar = self._prompts.text_grammar(body)
         prompts = self._texts(body.get("prompt"))
         if len(prompts) * generation.choices > MOST_CHOICES:
@@ -118,6 +120,18 @@ class Reader:
         if "messages" in body:
             return self._prompts.count(body)
         return sum(map(len, self._texts(body.get("prompt"))))
+
+    def _sampling(self, body: Mapping[str, Any]) -> Sampling:
+        """Return how tokens are to be drawn. Raises InvalidRequest, also for what is not had."""
+        asked, plain = read_sampling(body, self._nothing), Sampling()
+        for name in sorted(self._limits.lacks):
+            if getattr(asked, name) != getattr(plain, name):
+                raise InvalidRequest(
+                    f"this model's engine cannot do {name!r}; leave it out",
+                    code="unsupported_parameter",
+                    param=name,
+                )
+        return read_sampling(body, self._defaults)
 
     def _choice(self, number: int, copy: int, wishes: _Wishes, writer: Writer) -> Choice:
         wanted, size = wishes.generation, len(wishes.prompt)

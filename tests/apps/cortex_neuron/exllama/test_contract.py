@@ -1,91 +1,117 @@
 """What the adapter does with exllamav2, against what exllamav2 offers: without either running."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.apps.cortex_neuron.exllama.contract.checking import check
-from tests.apps.cortex_neuron.exllama.contract.exllamav2_names import NAMES, committed
+from tests.apps.cortex_neuron.exllama.contract.names import NAMES, committed
 from tests.apps.cortex_neuron.exllama.contract.table import Source, Table
 
 ROOT = Path(__file__).parents[4]
-ADAPTER = ROOT / "apps/cortex_neuron/exllama/v2"
+PACKAGE_OF = {"exllamav2": "v2", "exllamav3": "v3"}
 FAKE = Path(__file__).with_name("fakes") / "exllamav2"
-LIBRARY = "exllamav2"
 STEPPING = "cortex_neuron.exllama.stepping"
 
-#: Mistakes as they happen: a file, what stands there, and what might have.
+#: Mistakes as they happen: library, file, what stands there, and what might have.
 MISTAKES = (
-    ("backend", "max_batch_size=self._slots", "max_batchsize=self._slots"),
-    ("backend", "gen_settings=", "settings="),
-    ("backend", "return_logits=", "return_logit="),
-    ("backend", "max_new_tokens=job.max_tokens + self._guesses,", ""),
-    ("backend", "self._generator.enqueue(made)", "self._generator.submit(made)"),
-    ("backend", "self._generator.cancel(running.made)", "self._generator.abort(running.made)"),
-    ("backend", "self._generator.unreferenced_pages", "self._generator.free_pages"),
-    ("stepping", 'result["curr_progress"]', 'result["progress"]'),
-    ("stepping", '"held" in result', '"kept" in result'),
-    ("backend", "num_draft_tokens=", "draft_tokens="),
-    ("backend", "generator.set_loras(loaded.loras)", "generator.use_loras(loaded.loras)"),
-    ("loading", "config.no_sdpa = True", "config.disable_sdpa = True"),
-    ("loading", "ExLlamaV2Cache_Q6", "ExLlamaV2Cache_Q5"),
+    ("exllamav2", "backend", "max_batch_size=self._slots", "max_batchsize=self._slots"),
+    ("exllamav2", "backend", "gen_settings=", "settings="),
+    ("exllamav2", "backend", "return_logits=", "return_logit="),
+    ("exllamav2", "backend", "max_new_tokens=job.max_tokens + self._guesses,", ""),
+    ("exllamav2", "backend", "self._generator.enqueue(made)", "self._generator.submit(made)"),
     (
+        "exllamav2",
+        "backend",
+        "self._generator.cancel(running.made)",
+        "self._generator.abort(running.made)",
+    ),
+    ("exllamav2", "backend", "self._generator.unreferenced_pages", "self._generator.free_pages"),
+    ("exllamav2", "stepping", 'result["curr_progress"]', 'result["progress"]'),
+    ("exllamav2", "stepping", '"held" in result', '"kept" in result'),
+    ("exllamav2", "backend", "num_draft_tokens=", "draft_tokens="),
+    (
+        "exllamav2",
+        "backend",
+        "generator.set_loras(loaded.loras)",
+        "generator.use_loras(loaded.loras)",
+    ),
+    ("exllamav2", "loading", "config.no_sdpa = True", "config.disable_sdpa = True"),
+    ("exllamav2", "loading", "ExLlamaV2Cache_Q6", "ExLlamaV2Cache_Q5"),
+    (
+        "exllamav2",
         "loading",
         "reserve_vram=_reserve(plan), last_id_only",
         "reserve=_reserve(plan), last_id_only",
     ),
-    ("loading", "expect_cache_base=", "cache_base="),
-    ("loading", "base=cache_class, max_seq_len", "cache=cache_class, max_seq_len"),
-    ("loading", "lora_scaling=lora.scale", "scale=lora.scale"),
-    ("loading", "config.arch_compat_overrides(", "config.compat_overrides("),
-    ("loading", "has_flash_attn_with_paged", "has_paged_flash_attn"),
-    ("loading", "preprocess_only=True", "preprocess=True"),
-    ("sampler", "min_p=sampling.min_p", "minp=sampling.min_p"),
-    ("sampler", "settings.token_repetition_penalty", "settings.repetition_penalty"),
-    ("sampler", "include_special_tokens=True", "special=True"),
-    ("masking", "def feed(self, token:", "def feed(self, prefix: str, token:"),
-    ("masking", "super().__init__(model, tokenizer)", "super().__init__(model)"),
+    ("exllamav2", "loading", "expect_cache_base=", "cache_base="),
+    ("exllamav2", "loading", "base=cache_class, max_seq_len", "cache=cache_class, max_seq_len"),
+    ("exllamav2", "loading", "lora_scaling=lora.scale", "scale=lora.scale"),
+    ("exllamav2", "loading", "config.arch_compat_overrides(", "config.compat_overrides("),
+    ("exllamav2", "loading", "has_flash_attn_with_paged", "has_paged_flash_attn"),
+    ("exllamav2", "loading", "preprocess_only=True", "preprocess=True"),
+    ("exllamav2", "sampler", "min_p=sampling.min_p", "minp=sampling.min_p"),
+    ("exllamav2", "sampler", "settings.token_repetition_penalty", "settings.repetition_penalty"),
+    ("exllamav2", "sampler", "include_special_tokens=True", "special=True"),
+    ("exllamav2", "masking", "def feed(self, token:", "def feed(self, prefix: str, token:"),
+    ("exllamav2", "masking", "super().__init__(model, tokenizer)", "super().__init__(model)"),
+    ("exllamav3", "backend", "sampler=self._sampler", "gen_settings=self._sampler"),
+    ("exllamav3", "backend", "num_draft_tokens=", "draft_tokens="),
+    ("exllamav3", "backend", "ngram_match_min=", "ngram_min="),
+    ("exllamav3", "backend", 'result["error"]', 'result["exception"]'),
+    ("exllamav3", "backend", "self._generator.close()", "self._generator.shutdown()"),
+    ("exllamav3", "loading", "max_num_tokens=tokens", "max_seq_len=tokens"),
+    ("exllamav3", "loading", "k_bits=bits", "kbits=bits"),
+    (
+        "exllamav3",
+        "loading",
+        "tensor_p=plan.tensor_parallel",
+        "tensor_parallel=plan.tensor_parallel",
+    ),
+    ("exllamav3", "loading", "Config.from_directory", "Config.from_folder"),
+    ("exllamav3", "sampler", "SS_MinP", "SS_MinimumP"),
+    ("exllamav3", "sampler", "sustain_range=", "range="),
+    ("exllamav3", "masking", "eos_after_completed=", "stop_after="),
 )
 
 
-def sources() -> dict[str, str]:
-    """Return the adapter's modules by name."""
+def sources(library: str) -> dict[str, str]:
+    """Return the modules of a library's adapter by name."""
+    package = PACKAGE_OF[library]
+    folder = ROOT / "apps/cortex_neuron/exllama"
     found = {
-        f"cortex_neuron.exllama.v2.{one.stem}": one.read_text() for one in ADAPTER.glob("*.py")
+        f"cortex_neuron.exllama.{package}.{one.stem}": one.read_text()
+        for one in (folder / package).glob("*.py")
     }
-    return {**found, STEPPING: ADAPTER.with_name("stepping.py").read_text()}
+    return {**found, STEPPING: (folder / "stepping.py").read_text()}
 
 
-def problems(text: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with the adapter."""
-    return check(LIBRARY, committed(), text).problems
-
-
-def test_the_adapter_uses_what_there_is() -> None:
+@pytest.mark.parametrize(("library", "uses"), [("exllamav2", 100), ("exllamav3", 80)])
+def test_the_adapter_uses_what_there_is(library: str, uses: int) -> None:
     """Every import, call, attribute and key; and nearly all of them could be looked at."""
-    report = check(LIBRARY, committed(), sources())
+    report = check(library, committed(library), sources(library))
 
     assert report.problems == []
-    assert report.checked > 100
+    assert report.checked > uses
 
 
-@pytest.mark.parametrize(("module", "right", "wrong"), MISTAKES)
-def test_a_mistake_is_found(module: str, right: str, wrong: str) -> None:
+@pytest.mark.parametrize(("library", "module", "right", "wrong"), MISTAKES)
+def test_a_mistake_is_found(library: str, module: str, right: str, wrong: str) -> None:
     """A word that is nearly right raises nothing in Python, or only on a GPU."""
-    text = sources()
-    name = STEPPING if module == "stepping" else f"cortex_neuron.exllama.v2.{module}"
+    text = sources(library)
+    prefix = f"cortex_neuron.exllama.{PACKAGE_OF[library]}"
+    name = STEPPING if module == "stepping" else f"{prefix}.{module}"
     assert right in text[name]
     text[name] = text[name].replace(right, wrong)
 
-    assert problems(text) != []
+    assert check(library, committed(library), text).problems != []
 
 
 def test_the_fake_has_the_real_signatures() -> None:
     """What runs against the fake runs against the library: same parameters, same keys."""
-    real = committed()
+    real = committed("exllamav2")
     source = Source(FAKE, results=("iterate", "_next", "_told"))
-    fake = source.table([name for name in NAMES if _is_faked(name)])
+    fake = source.table([name for name in NAMES["exllamav2"] if _is_faked(name)])
     private = {name for name in fake.calls if name.rpartition(".")[2].startswith("_")}
 
     assert {name: fake.calls[name] for name in fake.calls.keys() - private - _SETTINGS} == {

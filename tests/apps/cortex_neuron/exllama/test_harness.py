@@ -9,7 +9,8 @@ from cortex_core.errors import EngineStartFailed, InvalidRequest, PreflightFaile
 from cortex_core.settings import ExllamaSettings, NeuronSettings
 from cortex_core.wire import Device
 from cortex_neuron.engine_process import EngineFailed
-from cortex_neuron.exllama.harness import ExLlamaV2Harness, _explain, memory_of
+from cortex_neuron.exllama.harness import ExLlamaV2Harness, _explain
+from cortex_neuron.exllama.options import ExllamaOptions
 from cortex_neuron.harness import EngineSpec
 from cortex_neuron.harnesses import Harnesses, harness_of, make_harnesses
 from tests.apps.cortex_neuron.exllama.model_folders import Model, write_model
@@ -80,12 +81,12 @@ def test_a_context_that_was_asked_for_is_kept(large: Path) -> None:
 def test_memory_is_told_by_device(large: Path) -> None:
     """One number each; together they are the estimate."""
     facts, found = spec(large, (CARD, OLD), context=4096)
-    by_device = memory_of(facts, found)
+    harness = ExLlamaV2Harness(ExllamaSettings(), environment={})
+    plan = ExllamaOptions.model_validate(dict(found.options)).plan(large, 4096, 4096)
+    by_device = harness.memory(facts, plan, (CARD, OLD))
 
     assert len(by_device) == 2
-    assert sum(one.mib for one in by_device) == ExLlamaV2Harness(
-        ExllamaSettings(), environment={}
-    ).estimate(facts, found)
+    assert sum(by_device) == harness.estimate(facts, found)
 
 
 def test_there_must_be_a_gpu(tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ class _Checker(ast.NodeVisitor):
                 elif self._self is not None and ast.unparse(target).startswith("self."):
                     self._ours.types.setdefault(f"{self._self}.{ast.unparse(target)[5:]}", known)
 
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self.generic_visit(node)
+        if isinstance(node.target, ast.Name):
+            for part in _parts(node.annotation):
+                if (known := named(part, self._names)) is not None:
+                    self._variables[node.target.id] = known
+
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
         called = self._callee(node.func)
@@ -140,7 +147,7 @@ class _Checker(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.generic_visit(node)
-        owner = self._type(node.value)
+        owner = self._type(node.value) or named(node.value, self._names)
         if owner in self._table.attributes:
             self._report.checked += 1
             inner = f"{owner}.{node.attr}"

@@ -15,7 +15,7 @@ from typing import TypeAlias
 Definition: TypeAlias = ast.FunctionDef | ast.ClassDef
 
 #: Where the dictionaries are made that `iterate` gives.
-_RESULTS = ("receive_sample", "prefill", "iterate_start_jobs")
+_RESULTS = ("receive_sample", "prefill", "iterate_start_jobs", "reap_failed_job")
 
 
 @dataclass(slots=True)
