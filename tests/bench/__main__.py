@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from tests.bench import dialects, hops, memory, router, simulation, startup
+from tests.bench import dialects, hops, memory, parallel, router, simulation, startup
 from tests.bench.machine import header
 from tests.bench.peers import flatness
 from tests.bench.peers import measuring as peers
@@ -31,6 +31,7 @@ class Measurement(StrEnum):
     """What can be measured."""
 
     HOPS = "hops"
+    PARALLEL = "parallel"
     MEMORY = "memory"
     STARTUP = "startup"
     ROUTER = "router"
@@ -46,8 +47,9 @@ _ONLY_WHEN_NAMED = frozenset({Measurement.PEERS, Measurement.FLATNESS})
 def main(
     measurements: Annotated[list[Measurement] | None, typer.Argument()] = None,
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="hops: rounds after warm-up.")] = 12,
-    tokens: Annotated[int, typer.Option(min=2, help="hops: tokens of a warm answer.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="hops, parallel: after warm-up.")] = 12,
+    tokens: Annotated[int, typer.Option(min=2, help="hops, parallel: of a warm answer.")] = 128,
+    streams: Annotated[int, typer.Option(min=1, help="parallel: streams at once.")] = 8,
     threads: Annotated[
         str, typer.Option(help="hops: engine threads, as in 1,2. Default: the node's.")
     ] = "",
@@ -70,6 +72,9 @@ def main(
     def reports() -> Iterator[Report]:
         made: dict[Measurement, Callable[[], Iterable[Report]]] = {
             Measurement.HOPS: lambda: _hops(path, rounds, tokens, threads),
+            Measurement.PARALLEL: lambda: [
+                parallel.measure(path, rounds=rounds, streams=streams, tokens=tokens)
+            ],
             Measurement.MEMORY: lambda: [memory.measure(path, requests=requests)],
             Measurement.STARTUP: lambda: [startup.measure(starts=starts)],
             Measurement.ROUTER: lambda: [router.measure()],

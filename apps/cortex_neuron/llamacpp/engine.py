@@ -22,7 +22,7 @@ _Untyped: TypeAlias = Any
 """What xllamacpp and JSON give: it has no types to check."""
 
 _SPARE_HTTP_THREADS = 8
-_WARNINGS = 2
+_ERRORS = 1
 
 
 def main() -> None:
@@ -109,7 +109,8 @@ def _parameters(xllamacpp: _Untyped, task: dict[str, Any]) -> _Untyped:
     parameters.endpoint_slots = True
     parameters.ui = False
     parameters.sse_ping_interval = -1
-    parameters.verbosity = _WARNINGS
+    # Some warnings come with every request, and would fill the log.
+    parameters.verbosity = _ERRORS
     return parameters
 
 
