@@ -10,8 +10,12 @@ let
   packagesOf = map (requirement: python3Packages.${nameOf requirement});
   extra = name: packagesOf project.optional-dependencies.${name};
 
-  # Those that load a model: nixpkgs has no xllamacpp, and a build no network to fetch one.
-  needABuiltEngine = [ "tests/apps/cortex_neuron/llamacpp" ];
+  # A build has no network to fetch the real model with.
+  needTheModel = map (file: lib.removePrefix "${toString ../.}/" (toString file)) (
+    lib.filter (
+      file: lib.hasSuffix ".py" (toString file) && lib.hasInfix "demo_model" (builtins.readFile file)
+    ) (lib.filesystem.listFilesRecursive ../tests/apps)
+  );
 
   library =
     {
@@ -54,9 +58,10 @@ let
           tokenizers
         ]
         ++ extra "gateway"
-        ++ extra "neuron";
+        ++ extra "neuron"
+        ++ extra "simulation";
       enabledTestPaths = tests;
-      disabledTestPaths = needABuiltEngine;
+      disabledTestPaths = needTheModel;
       # Warnings about other versions than the locked ones are no errors here.
       pytestFlags = [ "-Wdefault" ];
       pythonImportsCheck = [ "cortex_router" ];

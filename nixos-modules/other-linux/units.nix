@@ -24,7 +24,12 @@ let
           gpus = "all";
         };
         systemd.services = lib.genAttrs [ "cortex" "neuron" ] (_: {
-          environment.LD_LIBRARY_PATH = lib.mkForce null;
+          environment = lib.genAttrs [
+            "LD_LIBRARY_PATH"
+            "LOCALE_ARCHIVE"
+            "PATH"
+            "TZDIR"
+          ] (_: lib.mkForce null);
           serviceConfig.ExecReload = lib.mkForce "/usr/bin/kill -HUP $MAINPID";
         });
       }

@@ -71,6 +71,7 @@ in
   undescribed = undescribed "services" {
     inherit ((evaluate { }).options.services) cortex neuron;
   };
+  leftOut = self.packages.${system}.cortex-router.disabledTestPaths;
   # What nixpkgs has of what pyproject.toml asks for, by extra.
   versions =
     let

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.nix.asking import Nix, Refused, mistake
+from tests.nix.asking import ROOT, Nix, Refused, mistake
 
 
 def test_the_flavour_for_cuda(nix: Nix, source: Path) -> None:
@@ -22,8 +22,17 @@ def test_exllamav2_without_cuda_is_seen(nix: Nix, source: Path) -> None:
     mistake(source, "flake.nix", "config.cudaSupport = true;", "")
     mistake(source, "apps/packages.nix", "(pkgs.config.cudaSupport or false)", "true")
 
-    with pytest.raises(Refused, match="marked as broken"):
+    with pytest.raises(Refused, match="broken"):
         nix.output(source, "legacyPackages.x86_64-linux.neuron-cuda.drvPath")
+
+
+def test_what_needs_the_model_is_not_tried_where_there_is_no_network(nix: Nix) -> None:
+    """The files of tests that name it are left out of a build, and no others."""
+    left_out = nix.ask("leftOut")
+
+    assert "tests/apps/cortex_neuron/llamacpp/test_harness.py" in left_out
+    assert "tests/apps/cortex_neuron/test_ledger.py" not in left_out
+    assert all((ROOT / file).is_file() for file in left_out)
 
 
 def unmet(nix: Nix, source: Path) -> list[str]:

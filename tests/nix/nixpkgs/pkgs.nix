@@ -53,6 +53,7 @@ let
       hypothesis = "6.151.10";
       jinja2 = "3.1.6";
       llguidance = "1.7.6";
+      matplotlib = "3.10.9";
       nvidia-ml-py = "13.610.43";
       openai = "2.41.1";
       orjson = "3.11.7";
@@ -83,10 +84,11 @@ let
             ++ package.dependencies
             ++ package.nativeCheckInputs
             ++ package.enabledTestPaths
+            ++ package.disabledTestPaths
             ++ [ package.postInstall ]
           )
           {
-            inherit (package) meta version;
+            inherit (package) disabledTestPaths meta version;
           };
       python = derivationOf "python3" [ ] {
         withPackages = choose: derivationOf "python3-env" (choose python3Packages) { };

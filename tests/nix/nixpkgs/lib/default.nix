@@ -94,6 +94,10 @@ rec {
     separator: change: values:
     concatStringsSep separator (map change values);
   hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  hasInfix = infix: text: builtins.replaceStrings [ infix ] [ "" ] text != text;
+  removePrefix =
+    prefix: text:
+    if hasPrefix prefix text then builtins.substring (builtins.stringLength prefix) (-1) text else text;
   hasSuffix =
     suffix: text:
     let
@@ -112,6 +116,19 @@ rec {
   getExe = package: getExe' package package.meta.mainProgram;
   makeBinPath = concatMapStringsSep ":" (package: "${package}/bin");
   makeLibraryPath = concatMapStringsSep ":" (package: "${package}/lib");
+
+  filesystem.listFilesRecursive =
+    folder:
+    concatMap (
+      name:
+      let
+        here = folder + "/${name}";
+      in
+      if (builtins.readDir folder).${name} == "directory" then
+        filesystem.listFilesRecursive here
+      else
+        [ here ]
+    ) (attrNames (builtins.readDir folder));
 
   # Sources are only named here, never copied.
   fileset = {
