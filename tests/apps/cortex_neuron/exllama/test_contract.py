@@ -10,7 +10,7 @@ from tests.apps.cortex_neuron.exllama.contract.table import Source, Table
 
 ROOT = Path(__file__).parents[4]
 PACKAGE_OF = {"exllamav2": "v2", "exllamav3": "v3"}
-FAKE = Path(__file__).with_name("fakes") / "exllamav2"
+FAKES = Path(__file__).with_name("fakes")
 STEPPING = "cortex_neuron.exllama.stepping"
 
 #: Mistakes as they happen: library, file, what stands there, and what might have.
@@ -107,29 +107,35 @@ def test_a_mistake_is_found(library: str, module: str, right: str, wrong: str) -
     assert check(library, committed(library), text).problems != []
 
 
-def test_the_fake_has_the_real_signatures() -> None:
+@pytest.mark.parametrize(
+    ("library", "calls", "results"), [("exllamav2", 30, 8), ("exllamav3", 30, 5)]
+)
+def test_the_fake_has_the_real_signatures(library: str, calls: int, results: int) -> None:
     """What runs against the fake runs against the library: same parameters, same keys."""
-    real = committed("exllamav2")
-    source = Source(FAKE, results=("iterate", "_next", "_told"))
-    fake = source.table([name for name in NAMES["exllamav2"] if _is_faked(name)])
+    real = committed(library)
+    source = Source(FAKES / library, results=("iterate", "_next", "_told"))
+    fake = source.table([name for name in NAMES[library] if name not in _VARIABLES])
     private = {name for name in fake.calls if name.rpartition(".")[2].startswith("_")}
+    same = fake.calls.keys() - private - _PARTS - _MADE_BY_THE_LIBRARY
 
-    assert {name: fake.calls[name] for name in fake.calls.keys() - private - _SETTINGS} == {
-        name: real.calls[name] for name in fake.calls.keys() - private - _SETTINGS
-    }
-    for name in _SETTINGS:
+    assert {name: fake.calls[name] for name in same} == {name: real.calls[name] for name in same}
+    for name in _PARTS & fake.calls.keys():
         assert set(fake.calls[name]) <= set(real.calls[name])
     assert set(fake.results) <= set(real.results)
-    assert len(fake.results) > 8
-    assert len(fake.calls) > 30
+    assert len(fake.results) > results
+    assert len(fake.calls) > calls
 
 
-#: The dataclass has only the fields that are set; each must be one of the real ones.
-_SETTINGS = frozenset({"exllamav2.generator.ExLlamaV2Sampler.Settings"})
-
-
-def _is_faked(name: str) -> bool:
-    return name != "exllamav2.attn.has_flash_attn_with_paged"
+#: The adapter never makes one of these itself.
+_MADE_BY_THE_LIBRARY = frozenset(
+    f"exllamav3.{name}"
+    for name in ("CacheLayer_fp16", "CacheLayer_quant", "Config", "model.lora.LoRA")
+)
+_VARIABLES = frozenset({"exllamav2.attn.has_flash_attn_with_paged"})
+#: These have a part of the real parameters: fields that are set, what is not passed on.
+_PARTS = frozenset(
+    {"exllamav2.generator.ExLlamaV2Sampler.Settings", "exllamav3.Cache", "exllamav3.Model.load"}
+)
 
 
 PACKAGE = {

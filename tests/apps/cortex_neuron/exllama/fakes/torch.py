@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-long, bool, float32 = np.int64, np.bool_, np.float32  # noqa: A001  # torch's own names
+long, bool, float32, int32 = np.int64, np.bool_, np.float32, np.int32  # noqa: A001  # torch's own names
 
 
 class Best(NamedTuple):
@@ -57,6 +57,11 @@ def zeros(shape: Any, dtype: Any = np.float32) -> Tensor:
 def from_numpy(values: Any) -> Tensor:
     """Return an array as a tensor."""
     return tensor(values)
+
+
+def frombuffer(raw: bytearray, dtype: Any) -> Tensor:
+    """Return bytes as numbers."""
+    return tensor(np.frombuffer(raw, dtype=dtype))
 
 
 def cat(parts: Any) -> Tensor:
