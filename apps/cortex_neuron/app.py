@@ -96,7 +96,7 @@ class Neuron:
             meters=self._meters,
             devices=machine.devices,
             ledger=ledger,
-            alive=HealthCheck(self._uplink),
+            ask_health=HealthCheck(self._uplink),
             harnesses=harnesses,
             attachments=self._attachments,
             settings=settings,

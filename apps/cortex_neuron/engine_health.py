@@ -1,11 +1,12 @@
 """Asks an engine whether it is well: `GET /health`, on a connection of its own.
 
-200 is well. Anything else is not, and that is also how an engine says that its generator hangs
-though it still answers.
+A failure (500 and above) says that the engine hangs inside though it still answers; anything else
+that it answers is a sign of life.
 """
 
 from http import HTTPStatus
 
+from cortex_neuron.hanging import Answer
 from cortex_neuron.harness import Engine
 from cortex_uplink import Limits, Uplink, UplinkError
 
@@ -19,8 +20,8 @@ class HealthCheck:
     def __init__(self, uplink: Uplink) -> None:
         self._uplink = uplink
 
-    async def __call__(self, engine: Engine) -> bool:
-        """Return whether the engine says that it is well, within a few seconds."""
+    async def __call__(self, engine: Engine) -> Answer:
+        """Return what the engine says, within a few seconds."""
         try:
             async with self._uplink.open(
                 f"{engine.url}/health",
@@ -30,6 +31,7 @@ class HealthCheck:
                 limits=_LIMITS,
             ) as answer:
                 await answer.read(_MOST_BYTES)
-                return answer.status == HTTPStatus.OK
+                failed = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                return Answer.UNWELL if failed else Answer.WELL
         except UplinkError:
-            return False
+            return Answer.NONE

@@ -7,15 +7,26 @@ not silence it: only a process that as a whole does nothing is silent. Even then
 2. one that meanwhile used no processor time, as a frozen or deadlocked one does not, is hung after
    `limit_secs`;
 3. one that did use some may be starved, or hold a lock while it computes: it gets `PATIENCE` times
-   as long.
+   as long;
+4. one that answers that it is not well knows itself that nothing comes of its work any more, and is
+   taken at its word after `MISSES` looks.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 MISSES = 3
 PATIENCE = 10
 #: Less than this part of one processor, and a process does nothing.
 STILL = 0.02
+
+
+class Answer(Enum):
+    """What an engine says when it is asked for its health."""
+
+    WELL = "well"
+    UNWELL = "unwell"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +35,7 @@ class Look:
 
     at: float
     busy: bool
-    answered: bool
+    answer: Answer
     processor_secs: float | None = None
 
 
@@ -37,13 +48,16 @@ class Suspicion:
         self._silent_since: float | None = None
         self._still_since = 0.0
         self._misses = 0
+        self._confessions = 0
 
     def see(self, look: Look) -> str | None:
         """Take in one look; return why the engine counts as hung, None when it does not."""
         before, self._before = self._before, look
-        if look.answered or not look.busy:
+        self._confessions = self._confessions + 1 if look.answer is Answer.UNWELL else 0
+        if look.answer is not Answer.NONE or not look.busy:
             self._silent_since, self._misses = None, 0
-            return None
+            confessed = look.busy and self._confessions >= MISSES
+            return "it says that nothing comes of its work any more" if confessed else None
         self._misses += 1
         if self._silent_since is None or before is None:
             self._silent_since = self._still_since = look.at

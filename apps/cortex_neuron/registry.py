@@ -75,7 +75,7 @@ class Registry:
             ledger=ledger,
             measure=self._measure,
             trouble=workshop.trouble,
-            alive=workshop.alive,
+            ask_health=workshop.ask_health,
             hang_secs=timeouts.hang,
             restarts=restarts or Restarts(),
             max_in_flight=admission.max_in_flight,

@@ -21,7 +21,7 @@ from cortex_core.wire import Progress
 from cortex_neuron.discovery import Held
 from cortex_neuron.engine_process import EngineFailed
 from cortex_neuron.faults import Ending, Fault
-from cortex_neuron.hanging import Look, Suspicion
+from cortex_neuron.hanging import Answer, Look, Suspicion
 from cortex_neuron.harness import Engine, Report
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.processes import processor_secs
@@ -31,8 +31,8 @@ from cortex_router import Life
 
 log = structlog.get_logger()
 
-Alive: TypeAlias = Callable[[Engine], Awaitable[bool]]
-"""Asks an engine for its health: whether it says that it is well."""
+AskHealth: TypeAlias = Callable[[Engine], Awaitable[Answer]]
+"""Asks an engine for its health."""
 
 #: What evicted engines held is waited for so long, and looked for this often.
 MEMORY_BACK_SECS, MEMORY_LOOK_SECS = 5.0, 0.1
@@ -65,7 +65,7 @@ class Supervisor:
     ledger: Ledger
     measure: Callable[[], Awaitable[Mapping[str, Held]]]
     trouble: Callable[[tuple[int, ...]], str | None]
-    alive: Alive
+    ask_health: AskHealth
     hang_secs: float
     restarts: Restarts
     max_in_flight: int | None
@@ -176,20 +176,20 @@ class Supervisor:
             look = Look(
                 at=time.monotonic(),
                 busy=busy,
-                answered=not busy or await self._answers(engine),
+                answer=await self._answer(engine) if busy else Answer.WELL,
                 processor_secs=None if engine.pid is None else processor_secs(engine.pid),
             )
             if (why := suspicion.see(look)) is not None:
                 engine.kill(Ending(Fault.HUNG, why))
                 return
 
-    async def _answers(self, engine: Engine) -> bool:
+    async def _answer(self, engine: Engine) -> Answer:
         """Ask an engine for its health, so that the looks fit into the limit."""
         try:
             async with asyncio.timeout(self.hang_secs / 4):
-                return await self.alive(engine)
+                return await self.ask_health(engine)
         except TimeoutError:
-            return False
+            return Answer.NONE
 
     def _reporter(self, resident: Resident) -> Report:
         started, told = time.time(), 0.0

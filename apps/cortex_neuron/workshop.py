@@ -20,6 +20,7 @@ from cortex_neuron.attached import HARNESS as ATTACHED
 from cortex_neuron.attached import Attachments
 from cortex_neuron.discovery import Held
 from cortex_neuron.engine_process import starting
+from cortex_neuron.hanging import Answer
 from cortex_neuron.harness import Engine, Harness, ModelFacts, Report
 from cortex_neuron.harnesses import Harnesses, harness_of
 from cortex_neuron.ledger import Ledger
@@ -34,7 +35,7 @@ from cortex_neuron.sources import (
     resolve,
     scan_model_dirs,
 )
-from cortex_neuron.supervision import Alive
+from cortex_neuron.supervision import AskHealth
 
 log = structlog.get_logger()
 
@@ -81,14 +82,14 @@ class NodeWorkshop:
         meters: Meters,
         devices: Sequence[Device],
         ledger: Ledger,
-        alive: Alive,
+        ask_health: AskHealth,
         harnesses: Harnesses,
         attachments: Attachments,
         settings: NeuronSettings,
     ) -> None:
         self._meters = meters
         self._ledger = ledger
-        self._alive = alive
+        self._ask_health = ask_health
         self._harnesses = harnesses
         self._attachments = attachments
         self._settings = settings
@@ -144,9 +145,9 @@ class NodeWorkshop:
         faults = (one.fault for one in self.telemetry if one.index in devices)
         return next((fault for fault in faults if fault is not None), None)
 
-    async def alive(self, engine: Engine) -> bool:
-        """Return whether the engine says that it is well."""
-        return await self._alive(engine)
+    async def ask_health(self, engine: Engine) -> Answer:
+        """Return what the engine says of its health."""
+        return await self._ask_health(engine)
 
     async def scan(self) -> None:
         """Look for models in `model_dirs` and estimate what each would need."""

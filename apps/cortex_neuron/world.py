@@ -5,6 +5,7 @@ from typing import Protocol
 
 from cortex_core.wire import LoadRequest, Progress
 from cortex_neuron.discovery import Held
+from cortex_neuron.hanging import Answer
 from cortex_neuron.harness import Engine, Report
 
 
@@ -42,5 +43,5 @@ class Workshop(Protocol):
     def trouble(self, devices: tuple[int, ...]) -> str | None:
         """Return what is wrong with one of `devices`, None when all are well."""
 
-    async def alive(self, engine: Engine) -> bool:
-        """Return whether the engine says that it is well."""
+    async def ask_health(self, engine: Engine) -> Answer:
+        """Return what the engine says of its health."""

@@ -20,8 +20,8 @@ memory, no promise of memory, no seat and no descriptor is left once all is unlo
 
 An engine that only takes long is told from one that hangs by its health, which it answers from a
 thread that does not compute, and by the processor time it uses: one that answers is never killed,
-however long its prefill takes; one that does not, and does nothing, is after `hang` seconds; one
-that does not and yet works after ten times as long.
+however long its prefill takes, unless it answers that it is stuck itself; one that does not, and
+does nothing, is after `hang` seconds; one that does not and yet works after ten times as long.
 
 Outcomes are those of the node's own routes, with a whole and a streamed answer under way.
 `measured` is what one run took on two cores of a shared machine.

@@ -416,6 +416,13 @@ SCENARIOS: tuple[Scenario, ...] = (
         fault="hung",
         within=HANG_SECS + 6,
     ),
+    while_it_answers(
+        "stuck inside",
+        "it generates nothing any more, and its health says so",
+        _prompt("stuck"),
+        fault="hung",
+        within=HANG_SECS + 6,
+    ),
     it_goes_on(
         "a long prefill",
         "four times `hang` without a token, the processor busy",

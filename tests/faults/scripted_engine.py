@@ -29,6 +29,8 @@ OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2
 ILLEGAL = "RuntimeError: CUDA error: an illegal memory access was encountered"
 #: Held by whoever makes the process deaf.
 DEAF = threading.Lock()
+#: Set while the process says of itself that it hangs.
+STUCK = threading.Event()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer `/health`, unless the process plays dead."""
         with DEAF:
-            self.send_response(200)
+            self.send_response(500 if STUCK.is_set() else 200)
             self.send_header("content-length", "0")
             self.end_headers()
 
@@ -73,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
     def _token(self, word: str) -> None:
         with DEAF:
             delta = {"content": f"{word} "}
+        while STUCK.is_set():
+            time.sleep(TOKEN_SECS)
         self._frame({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
 
     def _frame(self, value: dict[str, Any]) -> None:
@@ -142,6 +146,7 @@ FAILURES: dict[str, Any] = {
     "exit": lambda _: os._exit(3),
     "freeze": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
     "deadlock": fall_silent,
+    "stuck": lambda _: STUCK.set(),
     "poison": live_on_poisoned,
     "oom-dies": lambda _: die_of(OUT_OF_MEMORY),
     "oom-lives": fail_one,

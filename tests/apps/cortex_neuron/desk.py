@@ -9,6 +9,7 @@ from cortex_core.errors import ApiError, InvalidRequest
 from cortex_core.settings import AdmissionSettings, NeuronTimeouts
 from cortex_core.wire import LoadRequest, Progress, Residency, Waiting
 from cortex_neuron.faults import Ending, Fault
+from cortex_neuron.hanging import Answer
 from cortex_neuron.harness import Conversation, Report
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.paging import SharedCache
@@ -100,9 +101,9 @@ class FakeWorld:
         """Return what a test says is wrong with the device."""
         return self.broken
 
-    async def alive(self, engine: FakeEngine) -> bool:
+    async def ask_health(self, engine: FakeEngine) -> Answer:
         """Tell whether the test lets it answer."""
-        return not engine.silent
+        return Answer.NONE if engine.silent else Answer.WELL
 
 
 @dataclass(slots=True)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortex_neuron.hanging import MISSES, PATIENCE, Look, Suspicion
+from cortex_neuron.hanging import MISSES, PATIENCE, Answer, Look, Suspicion
 
 LIMIT = 20.0
 
@@ -17,7 +18,8 @@ def verdicts(
     suspicion, found, processor = Suspicion(LIMIT), list[tuple[float, str]](), 0.0
     for number, (busy, answered, worked) in enumerate(looks):
         processor += worked
-        look = Look(at=number * every, busy=busy, answered=answered, processor_secs=processor)
+        answer = Answer.WELL if answered else Answer.NONE
+        look = Look(at=number * every, busy=busy, answer=answer, processor_secs=processor)
         if (why := suspicion.see(look)) is not None:
             found.append((look.at, why))
     return found
@@ -73,6 +75,20 @@ def test_two_looks_are_not_enough() -> None:
     """A daemon that was frozen itself sees one long silence, which may be its own."""
     assert verdicts([FROZEN, FROZEN], every=100 * LIMIT) == []
     assert len(verdicts([FROZEN] * MISSES, every=100 * LIMIT)) == 1
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_an_engine_that_says_it_hangs_is_taken_at_its_word(busy: bool) -> None:
+    """After three looks in a row, while somebody waits for it."""
+    suspicion = Suspicion(LIMIT)
+    answers = [*[Answer.UNWELL] * (MISSES - 1), Answer.WELL, *[Answer.UNWELL] * MISSES]
+    found = [
+        suspicion.see(Look(at=number, busy=busy, answer=answer))
+        for number, answer in enumerate(answers)
+    ]
+
+    assert found[:-1] == [None] * (len(answers) - 1)
+    assert (found[-1] is not None) == busy
 
 
 @given(
