@@ -4,7 +4,6 @@ Only frames that can matter are parsed: those before the first token, and those 
 a finish reason or an error. All others are forwarded as the bytes they were.
 """
 
-import re
 from enum import Enum
 from typing import Any
 
@@ -13,8 +12,9 @@ from cortex_dialects.sse import COMMENT_FRAME, FrameSplitter, frame_of, json_pay
 from cortex_dialects.usage import Usage
 
 _BLANK_LINE = b"\n\n"
-#: What `says_more` looks for.
-_SAYS_MORE = re.compile(rb'"usage"|"error"|\[DONE\]|"finish_reason"(?!: ?null)')
+_WORDS = (b'"usage"', b'"error"', b"[DONE]")
+_FINISH = b'"finish_reason"'
+_UNFINISHED = (b":null", b": null")
 
 
 class UsageChunk(Enum):
@@ -132,12 +132,20 @@ def _passing(chunk: bytes) -> int:
     """Return how many bytes at the start are whole frames that say nothing but tokens."""
     end = len(chunk)
     if says_more(chunk):
-        more = _SAYS_MORE.search(chunk)
-        end = more.start() if more else 0
+        places = [_finish(chunk), *map(chunk.find, _WORDS)]
+        end = min(at for at in places if at >= 0)
     elif chunk.endswith(_BLANK_LINE):
         return end
     blank = chunk.rfind(_BLANK_LINE, 0, end)
     return 0 if blank < 0 else blank + len(_BLANK_LINE)
+
+
+def _finish(chunk: bytes) -> int:
+    """Return where the first finish reason is told that is one; -1: nowhere."""
+    at = chunk.find(_FINISH)
+    while at >= 0 and chunk.startswith(_UNFINISHED, at + len(_FINISH)):
+        at = chunk.find(_FINISH, at + len(_FINISH))
+    return at
 
 
 def says_more(frames: bytes) -> bool:

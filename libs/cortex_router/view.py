@@ -184,9 +184,9 @@ def apply(view: FleetView, event: Event) -> FleetView:
     """Return the view after `event`."""
     match event:
         case RequestSent():
-            return _sent(view, event)
+            return _sent(view, *event)
         case RequestEnded():
-            return _ended(view, event)
+            return _ended(view, *event)
         case NodeObserved(node):
             return _observed(view, node)
         case NodeLost(name):
@@ -298,27 +298,28 @@ def _rank(entry: Entry, replica: Replica, generation: int) -> Rank:
     return rank_of(replica, entry.load(replica), count.young + count.old)
 
 
-def _sent(view: FleetView, event: RequestSent) -> FleetView:
-    model, demand = event.model, view.demand.get(event.model)
-    counted = Demand((demand.now(event.at) if demand else 0.0) + 1.0, event.at)
-    demands = view.demand.set(model, counted)
-    entry = view.entries.get(event.node)
+def _sent(
+    view: FleetView, node: str, model: str, at: float, session: str | None, tokens: int
+) -> FleetView:
+    demand = view.demand.get(model)
+    demands = view.demand.set(model, Demand((demand.now(at) if demand else 0.0) + 1.0, at))
+    entry = view.entries.get(node)
     if entry is None:
         return _with(view, demand=demands)
     sessions, conversations = view.sessions, entry.conversations
     entries = view.entries
     holdings = view.holdings
-    if event.session is not None:
-        sessions = sessions.at(event.at)
-        fresh = sessions.young.get((model, event.session))
-        before = fresh or sessions.old.get((model, event.session))
-        if fresh is None or fresh.node != event.node:
+    if session is not None:
+        sessions = sessions.at(at)
+        fresh = sessions.young.get((model, session))
+        before = fresh or sessions.old.get((model, session))
+        if fresh is None or fresh.node != node:
             if before is not None and (left := entries.get(before.node)) is not None:
                 was_young = fresh is not None
                 fewer = _counted(
                     left.conversations, model, sessions.generation, -1, young=was_young
                 )
-                if before.node == event.node:
+                if before.node == node:
                     conversations = fewer
                 else:
                     entries, holdings = _reranked(
@@ -336,12 +337,12 @@ def _sent(view: FleetView, event: RequestSent) -> FleetView:
                         sessions.generation,
                     )
             conversations = _counted(conversations, model, sessions.generation, 1, young=True)
-        home = Home(event.node, event.tokens)
+        home = Home(node, tokens)
         if fresh != home:
-            sessions = sessions.moved_to(model, event.session, home)
+            sessions = sessions.moved_to(model, session, home)
     circuits = entry.circuits
     if (circuit := circuits.get(model)) is not None:
-        circuits = {**circuits, model: circuit.sent(event.at)}
+        circuits = {**circuits, model: circuit.sent(at)}
     sent = {**entry.sent, model: entry.sent.get(model, 0) + 1}
     changed = Entry(entry.node, sent, conversations, circuits, entry.ranks, entry.generation)
     entries, holdings = _reranked(entries, holdings, changed, model, sessions.generation)
@@ -365,26 +366,31 @@ def _counted(
     return {**counts, model: more}
 
 
-def _ended(view: FleetView, event: RequestEnded) -> FleetView:
-    entry = view.entries.get(event.node)
+def _ended(
+    view: FleetView,
+    node: str,
+    model: str,
+    at: float,
+    failed: bool | None,  # noqa: FBT001
+) -> FleetView:
+    entry = view.entries.get(node)
     if entry is None:
         return view
-    model = event.model
     sent = dict(entry.sent)
     if (left := sent.pop(model, 0) - 1) > 0:
         sent[model] = left
     circuits = entry.circuits
     circuit = circuits.get(model)
-    if event.failed:
-        circuits = {**circuits, model: (circuit or CLOSED).failed(event.at)}
+    if failed:
+        circuits = {**circuits, model: (circuit or CLOSED).failed(at)}
     elif circuit is not None:
-        after = circuit.abandoned() if event.failed is None else circuit.succeeded()
+        after = circuit.abandoned() if failed is None else circuit.succeeded()
         circuits = {**circuits, model: after}
     changed = Entry(entry.node, sent, entry.conversations, circuits, entry.ranks, entry.generation)
     entries, holdings = _reranked(
         view.entries, view.holdings, changed, model, view.sessions.generation
     )
-    return _with(view, entries=entries, holdings=holdings)
+    return FleetView(entries, holdings, view.profiles, view.aliases, view.sessions, view.demand)
 
 
 def _reranked(

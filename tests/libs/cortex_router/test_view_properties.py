@@ -1,7 +1,5 @@
 """The view's index is what the facts say, whatever happened in whatever order."""
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,8 +27,8 @@ soon = st.sampled_from([0.0, 1.0, 50.0])
 same_generation = st.lists(
     st.one_of(
         st.builds(NodeObserved, fleet.nodes()),
-        st.builds(lambda event, at: replace(event, at=at), fleet.sent, soon),
-        st.builds(lambda event, at: replace(event, at=at), fleet.ended, soon),
+        st.builds(lambda event, at: event._replace(at=at), fleet.sent, soon),
+        st.builds(lambda event, at: event._replace(at=at), fleet.ended, soon),
         st.builds(NodeLost, fleet.node_names),
         st.builds(NodeForgotten, fleet.node_names),
         fleet.catalogue_events,
