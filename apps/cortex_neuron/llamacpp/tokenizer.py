@@ -5,12 +5,10 @@ cells of context, no warm-up, no accelerator, weights mapped from the file and h
 most two such processes live at a time; one that nobody used for a while is stopped.
 """
 
-import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from orjson import dumps, loads
 
 from cortex_core.errors import InvalidRequest, UpstreamMalformed, UpstreamUnreachable
 from cortex_neuron.engine_process import EngineProcess, child_environment
+from cortex_neuron.lending import Lending, Lost
 from cortex_neuron.llamacpp.conversing import conversation
 from cortex_neuron.llamacpp.harness import start_child
 from cortex_neuron.llamacpp.options import LlamaCppOptions
@@ -28,26 +27,30 @@ from cortex_neuron.llamacpp.refusals import refusal
 _CELLS = 64
 _START_SECS = 120.0
 _ANSWER_SECS = 60.0
-_STOP_SECS = 2.0
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 _TEXTS = ("prompt", "input", "content")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Vocabulary:
-    """One process. `users` hold it; without any it may go."""
+    """A process, and the word that it wants to hear."""
 
-    start: asyncio.Task[EngineProcess]
+    process: EngineProcess
     secret: str
-    users: int = 0
-    expiry: asyncio.TimerHandle | None = None
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
 
-@dataclass(slots=True)
-class _State:
-    open: dict[Path, _Vocabulary] = field(default_factory=dict)
-    leaving: set[asyncio.Task[None]] = field(default_factory=set)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.alive
+
+    async def stop(self, timeout_secs: float) -> None:
+        """End it, by force after `timeout_secs`."""
+        await self.process.stop(timeout_secs)
 
 
 class Tokenizers:
@@ -60,19 +63,14 @@ class Tokenizers:
         idle_secs: float = 60.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._limit = limit
-        self._idle_secs = idle_secs
+        self._lending: Lending[_Vocabulary] = Lending(limit, idle_secs)
         self._environment = dict(os.environ if environment is None else environment)
-        self._state = _State()
         self._client = httpx.AsyncClient(timeout=_ANSWER_SECS, trust_env=False)
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The processes that run now."""
-        tasks = [v.start for v in self._state.open.values()]
-        return tuple(
-            t.result().pid for t in tasks if t.done() and not t.cancelled() and not t.exception()
-        )
+        return self._lending.pids
 
     async def count(self, path: Path, model_id: str, request: Mapping[str, Any]) -> int:
         """Return the prompt tokens of a chat, or of text as `prompt`, `input` or `content`.
@@ -82,24 +80,23 @@ class Tokenizers:
         texts = None if "messages" in request else _texts(request)
         try:
             return await self._count(path, model_id, request, texts)
-        except _LOST:
+        except Lost:
             pass  # It died while it was idle, and nobody had noticed: once more with a new one.
         try:
             return await self._count(path, model_id, request, texts)
-        except _LOST as error:
+        except Lost as error:
             raise UpstreamUnreachable("the model's tokenizer went away; try again") from error
 
     async def aclose(self) -> None:
         """Stop every process."""
-        for path in list(self._state.open):
-            self._dismiss(path)
-        await asyncio.gather(*self._state.leaving)
+        await self._lending.aclose()
         await self._client.aclose()
 
     async def _count(
         self, path: Path, model_id: str, chat: Mapping[str, Any], texts: list[str | int] | None
     ) -> int:
-        async with self._borrow(path, model_id) as (process, secret):
+        async with self._lending.borrowed(path, lambda: self._start(path, model_id)) as lent:
+            process, secret = lent.process, lent.secret
             url = process.ready["url"]
             if texts is not None:
                 return sum([await self._count_text(url, secret, text) for text in texts])
@@ -129,8 +126,8 @@ class Tokenizers:
         try:
             response = await self._client.post(url, content=dumps(question), headers=headers)
             answer = loads(response.content)
-        except _LOST:
-            raise
+        except _LOST as error:
+            raise Lost from error
         except httpx.HTTPError as error:
             raise UpstreamUnreachable("the model's tokenizer does not answer") from error
         except ValueError as error:
@@ -141,54 +138,7 @@ class Tokenizers:
             raise UpstreamMalformed("the model's tokenizer answered nonsense")
         return answer
 
-    @asynccontextmanager
-    async def _borrow(self, path: Path, model_id: str) -> AsyncIterator[tuple[EngineProcess, str]]:
-        vocabulary = await self._claim(path, model_id)
-        try:
-            process = await asyncio.shield(vocabulary.start)
-            yield process, vocabulary.secret
-        except _LOST:
-            if self._state.open.get(path) is vocabulary:
-                self._dismiss(path)
-            raise
-        finally:
-            await self._release(path, vocabulary)
-
-    async def _claim(self, path: Path, model_id: str) -> _Vocabulary:
-        state = self._state
-        async with state.changed:
-            while True:
-                found = state.open.get(path)
-                if found is not None and _usable(found):
-                    break
-                if found is not None:
-                    self._dismiss(path)
-                idle = [p for p, v in state.open.items() if v.users == 0]
-                if len(state.open) < self._limit or idle:
-                    if len(state.open) >= self._limit:
-                        self._dismiss(idle[0])
-                    found = self._open(path, model_id)
-                    break
-                await state.changed.wait()
-            found.users += 1
-            if found.expiry is not None:
-                found.expiry.cancel()
-            state.open[path] = state.open.pop(path)  # The least recently used one stays first.
-            return found
-
-    async def _release(self, path: Path, vocabulary: _Vocabulary) -> None:
-        state = self._state
-        vocabulary.users -= 1
-        if vocabulary.users == 0 and state.open.get(path) is vocabulary:
-            if not _usable(vocabulary):
-                self._dismiss(path)
-            else:
-                loop = asyncio.get_running_loop()
-                vocabulary.expiry = loop.call_later(self._idle_secs, self._dismiss, path)
-        async with state.changed:
-            state.changed.notify_all()
-
-    def _open(self, path: Path, model_id: str) -> _Vocabulary:
+    async def _start(self, path: Path, model_id: str) -> _Vocabulary:
         secret = secrets.token_urlsafe(32)
         options = LlamaCppOptions.model_construct()
         task = {
@@ -210,37 +160,13 @@ class Tokenizers:
             "reorder": False,
         }
         hidden = {"CUDA_VISIBLE_DEVICES": "", "GGML_NO_BACKTRACE": "1"}
-        start = start_child(
+        process = await start_child(
             task,
             title=f"{model_id} (tokenizer)",
             environment=child_environment(self._environment, hidden),
             timeout_secs=_START_SECS,
         )
-        vocabulary = _Vocabulary(asyncio.create_task(start), secret)
-        self._state.open[path] = vocabulary
-        return vocabulary
-
-    def _dismiss(self, path: Path) -> None:
-        vocabulary = self._state.open.pop(path)
-        if vocabulary.expiry is not None:
-            vocabulary.expiry.cancel()
-        task = asyncio.create_task(_end(vocabulary.start))
-        self._state.leaving.add(task)
-        task.add_done_callback(self._state.leaving.discard)
-
-
-async def _end(start: asyncio.Task[EngineProcess]) -> None:
-    start.cancel()
-    done, _ = await asyncio.wait([start])
-    if not start.cancelled() and start.exception() is None:
-        await done.pop().result().stop(_STOP_SECS)
-
-
-def _usable(vocabulary: _Vocabulary) -> bool:
-    start = vocabulary.start
-    if not start.done():
-        return True
-    return not start.cancelled() and start.exception() is None and start.result().alive
+        return _Vocabulary(process, secret)
 
 
 def _texts(request: Mapping[str, Any]) -> list[str | int]:
