@@ -2,15 +2,20 @@
 
 ApiError                        abstract: status, type, code, and whether trying again can help
 ├── InvalidRequest       400    the body or a parameter is wrong; `code` says which way
+├── InvalidApiKey        401    no key was sent, or none that is good here
+├── NotPermitted         403    the key is good, and not for this
 ├── ModelNotFound        404    nobody serves it and nobody could
 ├── ModelInfeasible      404    it is known, and no device of the fleet can ever hold it
 ├── ThreadNotFound       404    the request goes on with a conversation, and none are kept here
+├── RequestNotFound      404    no such request is in flight
 ├── RouteNotFound        404
 ├── MethodNotAllowed     405
 ├── InsufficientVram     409    neuron: a load does not fit; nothing was touched
 ├── ModelBusy            409    neuron: the model asked to go still has requests in flight
 ├── RequestTooLarge      413
 ├── PreflightFailed      422    neuron: the source can never be loaded; `kind` says why
+├── RequestCancelled     499    an operator ended it
+├── RateLimited          429    the key has used up one of its limits; `limit` says which
 ├── InternalError        500    our own bug
 ├── UpstreamMalformed    502    the node or the engine answered nonsense
 ├── UpstreamUnreachable  503    the node or the engine went away before it answered
@@ -72,6 +77,20 @@ class InvalidRequest(ApiError):
     default_code = "invalid_request_body"
 
 
+class InvalidApiKey(ApiError):
+    """Nobody is let in without a key, and this is none, or no longer one."""
+
+    status, type = 401, "invalid_request_error"
+    default_code = "invalid_api_key"
+
+
+class NotPermitted(ApiError):
+    """The key is known and does not cover what was asked for."""
+
+    status, type = 403, "invalid_request_error"
+    default_code = "not_permitted"
+
+
 class ModelNotFound(ApiError):
     """No node serves the model and none could."""
 
@@ -91,6 +110,13 @@ class ThreadNotFound(ApiError):
 
     status, type = 404, "invalid_request_error"
     default_code = THREAD_NOT_FOUND
+
+
+class RequestNotFound(ApiError):
+    """No request of that name is in flight."""
+
+    status, type = 404, "invalid_request_error"
+    default_code = "request_not_found"
 
 
 class RouteNotFound(ApiError):
@@ -141,6 +167,21 @@ class PreflightFailed(ApiError):
     def __init__(self, kind: str, message: str, *, extra: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, code=kind, extra={"kind": kind, **(extra or {})})
         self.kind = kind
+
+
+class RequestCancelled(ApiError):
+    """An operator ended the request. A status that clients do not answer by asking again."""
+
+    status, type = 499, "api_error"
+    default_code = "request_cancelled"
+
+
+class RateLimited(ApiError):
+    """The key's limit of requests, tokens or concurrency is reached; it passes."""
+
+    status, type = 429, "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    default_retry_after_secs = 1
 
 
 class InternalError(ApiError):
@@ -230,7 +271,8 @@ def refused_body(error: BadBody) -> ApiError:
 
 
 def headers(error: ApiError) -> dict[str, str]:
-    """Return the headers that belong to `error`: `Retry-After` in whole seconds, or nothing."""
-    if error.retry_after_secs is None:
-        return {}
-    return {"retry-after": str(max(1, round(error.retry_after_secs)))}
+    """Return the headers that belong to `error`: when to come back, in whole seconds, and how."""
+    told = {} if error.status != InvalidApiKey.status else {"www-authenticate": "Bearer"}
+    if error.retry_after_secs is not None:
+        told["retry-after"] = str(max(1, round(error.retry_after_secs)))
+    return told

@@ -24,11 +24,18 @@ class ConfigError(Exception):
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the parsed file. Raises ConfigError when it is missing, unreadable or not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. Create it, or name another one.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Return what a file with this text says. Raises ConfigError."""
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
@@ -52,16 +59,22 @@ def overlay_environment(
 
 
 def validate(
-    model: type[Settings], values: Mapping[str, Any], *, where: str, base: Path | None = None
+    model: type[Settings],
+    values: Mapping[str, Any],
+    *,
+    where: str,
+    base: Path | None = None,
+    secret: bool = False,
 ) -> Settings:
     """Return `values` as `model`; relative paths in it are resolved against `base`.
 
-    Raises ConfigError with one line per mistake: key path, what is wrong, nearest valid key.
+    Raises ConfigError with one line per mistake: key path, what is wrong, nearest valid key. What
+    stood there is not told where it may be `secret`.
     """
     try:
         return model.model_validate(dict(values), context={"base": base})
     except ValidationError as error:
-        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        lines = [_explain(model, dict(problem), secret=secret) for problem in error.errors()]
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
@@ -72,11 +85,12 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+def _explain(model: type[BaseModel], problem: dict[str, Any], *, secret: bool) -> str:
     location: tuple[int | str, ...] = problem["loc"]
     key = ".".join(str(part) for part in location)
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']} (got {problem.get('input')!r})"
+        got = "" if secret else f" (got {problem.get('input')!r})"
+        return f"{key}: {problem['msg']}{got}"
     owner = _model_at(model, location[:-1])
     valid = sorted(owner.model_fields) if owner else []
     near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)

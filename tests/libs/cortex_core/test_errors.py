@@ -34,10 +34,10 @@ def test_every_error_has_a_whole_envelope(kind: type[ApiError]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_only_passing_failures_ask_to_try_again(kind: type[ApiError]) -> None:
-    """503 says when to come back; what is wrong for good never does."""
+    """503 and 429 say when to come back; what is wrong for good never does."""
     told = "retry-after" in headers(kind("x"))
 
-    assert told == (kind.status == 503 or kind is errors.ModelBusy)
+    assert told == (kind.status in {429, 503} or kind is errors.ModelBusy)
 
 
 def test_the_root_cannot_be_raised() -> None:

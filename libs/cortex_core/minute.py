@@ -1,0 +1,51 @@
+"""How much was spent in the last minute, kept by the second. The clock is an argument.
+
+What was spent counts for sixty seconds at least and for sixty-one at most, so whoever keeps the
+total below a limit never lets more than the limit through in any sixty seconds, wherever they
+begin. It takes 62 numbers, however much is spent.
+"""
+
+from collections import deque
+from typing import Final
+
+_COUNTS_FOR: Final = 61
+
+
+class Minute:
+    """What was spent lately. `now` is in seconds, of any clock that rarely goes back."""
+
+    __slots__ = ("_spent", "_total")
+
+    def __init__(self) -> None:
+        self._spent: deque[list[int]] = deque()
+        self._total = 0
+
+    def total(self, now: float) -> int:
+        """Return what the last minute cost."""
+        spent = self._spent
+        while spent and spent[0][0] + _COUNTS_FOR <= now:
+            self._total -= spent.popleft()[1]
+        return self._total
+
+    def spend(self, amount: int, now: float) -> None:
+        """Count an amount."""
+        self.total(now)
+        second = int(now)
+        # A clock that went back must not bring what it spends out of order.
+        if self._spent and self._spent[-1][0] >= second:
+            self._spent[-1][1] += amount
+        else:
+            self._spent.append([second, amount])
+        self._total += amount
+
+    def secs_until(self, most: int, now: float) -> float:
+        """Return in how many seconds the total is at most `most`, if nothing more is spent."""
+        left = self.total(now)
+        for second, amount in self._spent:
+            if left <= most:
+                break
+            left -= amount
+            ends = second + _COUNTS_FOR - now
+            if left <= most:
+                return ends
+        return 0.0
