@@ -84,10 +84,10 @@ class Allowance:
         told: list[Left] = []
         if (most := grant.requests_per_minute) is not None:
             used = self._requests.total(now)
-            wait = self._requests.secs_until(0, now)
+            wait = self._requests.secs_until_empty(now)
             told.append(Left("requests", most, max(0, most - used), wait))
         if (most := grant.tokens_per_minute) is not None:
             used = self._tokens.total(now) + self._promised
-            wait = self._tokens.secs_until(0, now)
+            wait = self._tokens.secs_until_empty(now)
             told.append(Left("tokens", most, max(0, most - used), wait))
         return tuple(told)

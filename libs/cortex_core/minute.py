@@ -49,3 +49,8 @@ class Minute:
             if left <= most:
                 return ends
         return 0.0
+
+    def secs_until_empty(self, now: float) -> float:
+        """Return in how many seconds nothing of it counts any more."""
+        self.total(now)
+        return self._spent[-1][0] + _COUNTS_FOR - now if self._spent else 0.0

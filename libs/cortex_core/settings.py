@@ -4,36 +4,27 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from cortex_core.address import MAX_PORT
+from cortex_core.address import Address as Address  # noqa: PLC0414  # settings are made of it
 from cortex_core.loading import ConfigError, overlay_environment, read_toml, validate
 from cortex_core.wire import LoadRequest, ModelId
 
-MAX_PORT = 65535
+#: Names the file with the key that commands ask cortex with; it is no setting of a daemon.
+KEY_FILE_VARIABLE = "CORTEX_KEY_FILE"
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
-
-
-class Address(NamedTuple):
-    """An `ip:port` to listen on."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Address":
-        """Return `text` (`127.0.0.1:31313`, `[::1]:31313`) taken apart; ValueError otherwise."""
-        host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > MAX_PORT:
-            raise ValueError("must be 'ip:port', for example '127.0.0.1:31313'")
-        bare = host.removeprefix("[").removesuffix("]")
-        ipaddress.ip_address(bare)
-        return cls(bare, int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def _check_address(text: str) -> str:
@@ -131,10 +122,40 @@ class NeuronEntry(_Table):
         return endpoint.rstrip("/")
 
 
+class AccessSettings(_Table):
+    """`[access]`: who may ask. Without a file of keys, everybody who reaches cortex."""
+
+    keys_file: LocalPath | None = Field(default=None, description="Of `cortex keys`.")
+    insecure: bool = Field(default=False, description="Listen beyond loopback without keys.")
+
+
+class TlsSettings(_Table):
+    """`[tls]`: what a daemon proves with who it is. Without it, it speaks plain HTTP."""
+
+    cert_file: LocalPath | None = Field(default=None, description="With its chain, in PEM.")
+    key_file: LocalPath | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
+
+class GatewayTlsSettings(TlsSettings):
+    """`[tls]` of cortex, which also checks who the nodes are."""
+
+    ca_file: LocalPath | None = Field(
+        default=None, description="Nodes' certificates are checked by these, not the system's."
+    )
+
+
 class CortexSettings(_Table):
     """`cortex.toml`."""
 
     gateway: GatewaySettings = GatewaySettings()
+    access: AccessSettings = AccessSettings()
+    tls: GatewayTlsSettings = GatewayTlsSettings()
     eviction: EvictionSettings = EvictionSettings()
     routing: RoutingSettings = RoutingSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -252,6 +273,11 @@ class NeuronSettings(_Table):
 
     host: str = "127.0.0.1"
     port: int = Field(default=13131, ge=0, le=MAX_PORT)
+    token_file: LocalPath | None = Field(
+        default=None, description="Only who sends one of its tokens is obeyed; one a line."
+    )
+    insecure: bool = Field(default=False, description="Listen beyond loopback without a token.")
+    tls: TlsSettings = TlsSettings()
     harnesses: tuple[Literal["llamacpp", "exllamav2", "exllamav3"], ...] = (
         "llamacpp",
         "exllamav2",
@@ -356,6 +382,7 @@ def _load(
     model: type[_Settings], path: Path | None, environment: Mapping[str, str], prefix: str
 ) -> _Settings:
     values = read_toml(path) if path else {}
+    environment = {name: said for name, said in environment.items() if name != KEY_FILE_VARIABLE}
     base = path.parent.resolve() if path else Path.cwd()
     where = str(path) if path else f"{prefix}_* environment"
     return validate(model, overlay_environment(values, environment, prefix), where=where, base=base)

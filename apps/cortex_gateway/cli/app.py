@@ -3,7 +3,7 @@
 import typer
 
 from cortex_core.commands import EXIT_CODES, reporting
-from cortex_gateway.cli import daemon, explain, fleet, policy, simulate
+from cortex_gateway.cli import daemon, explain, fleet, keys, policy, simulate
 
 app = typer.Typer(
     name="cortex",
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 config = typer.Typer(help="The configuration.", epilog=EXIT_CODES, no_args_is_help=True)
 policies = typer.Typer(help="Policies of your own.", epilog=EXIT_CODES, no_args_is_help=True)
+access = typer.Typer(help="Keys of those who may ask.", epilog=EXIT_CODES, no_args_is_help=True)
 
 
 @policies.callback()
@@ -30,3 +31,7 @@ config.command(epilog=EXIT_CODES)(reporting(daemon.check))
 app.add_typer(config, name="config")
 policies.command(epilog=EXIT_CODES)(reporting(policy.check))
 app.add_typer(policies, name="policy")
+access.command(epilog=EXIT_CODES)(reporting(keys.create))
+access.command("list", epilog=EXIT_CODES)(reporting(keys.show))
+access.command(epilog=EXIT_CODES)(reporting(keys.revoke))
+app.add_typer(access, name="keys")

@@ -40,6 +40,7 @@ def test_waiting_as_long_as_told_is_enough_and_not_too_long(
     if wait > 0:
         assert minute.total(now + wait - 0.001) > most
     assert minute.total(now + wait + 0.001) <= most
+    assert minute.secs_until_empty(now) == minute.secs_until(0, now)
 
 
 @given(st.lists(st.tuples(st.floats(-100, 100, allow_nan=False), st.integers(1, 9)), max_size=20))

@@ -73,7 +73,7 @@ def test_the_gateway_example_shows_the_defaults() -> None:
 
     assert len(loaded.neurons) == 2
     assert loaded.models_config == MODELS
-    for name in ("gateway", "eviction", "routing", "timeouts", "observation"):
+    for name in ("gateway", "access", "tls", "eviction", "routing", "timeouts", "observation"):
         assert getattr(loaded, name) == getattr(defaults, name)
 
 
