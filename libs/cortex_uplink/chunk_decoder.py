@@ -29,7 +29,7 @@ def whole_frames(data: bytes) -> bool:
     while at < end:
         line_end = data.find(b"\r\n", at, at + 8)
         size = _SIZES.get(data[at:line_end])
-        if size is None:
+        if size is None or line_end < 0:
             return False
         at = line_end + size + 4
         if data[at - 4 : at] != _BLANK_LINE:
@@ -114,17 +114,17 @@ class ChunkDecoder:
 
     def _keep_line(self, data: bytes, at: int) -> None:
         line = data[at:]
+        if len(line) > MAX_LINE_BYTES + 1:  # the CR of its end may be there
+            raise MalformedChunks(f"a size's line of more than {MAX_LINE_BYTES} bytes")
         if not _PART_OF_SIZE.fullmatch(line):
             raise MalformedChunks("a chunk's size that is none")
-        if len(line) > MAX_LINE_BYTES:
-            raise MalformedChunks(f"a size's line of more than {MAX_LINE_BYTES} bytes")
         self._open = line
 
     def _end(self, data: bytes) -> bytes | None:
         if data.startswith(b"\r\n"):
             return data[2:]
         end = data.find(b"\r\n\r\n")
-        if (len(data) if end < 0 else end) > MAX_TRAILER_BYTES:
+        if (len(data) if end < 0 else end + 4) > MAX_TRAILER_BYTES:
             raise MalformedChunks(f"trailers of more than {MAX_TRAILER_BYTES} bytes")
         if end < 0:
             if b"\n\n" in data or data.startswith(b"\n"):

@@ -191,9 +191,12 @@ class Connection(asyncio.Protocol):
         """Parse, and pass on or keep."""
         # On the path of every chunk.
         take_chunks = self._take_chunks
-        if take_chunks is not None and take_chunks(data):
-            self._stamp = self._loop.time()
-            return
+        if take_chunks is not None:
+            if take_chunks(data):
+                self._stamp = self._loop.time()
+                return
+            # What the parser gets may end inside a chunk, and give the sink nothing.
+            self._take_chunks = None
         parser = self._parser
         if parser is None:
             self.abort()
