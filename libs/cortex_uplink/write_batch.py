@@ -15,12 +15,14 @@ MAX_HELD_BYTES = 128 * 1024
 
 
 class WriteBatch:
-    """The writes of one event loop. Order is kept, of every transport and among them."""
+    """The writes of one event loop. Order is kept, of every transport and among them.
 
-    __slots__ = ("_call_soon", "_held", "_pending")
+    What is written to a transport that is gone by then is lost, and nothing else with it.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call_soon = loop.call_soon
+    __slots__ = ("_held", "_pending")
+
+    def __init__(self) -> None:
         self._held = 0
         self._pending: list[tuple[Callable[[bytes], object], bytes]] = []
 
@@ -28,7 +30,7 @@ class WriteBatch:
         """Have `write`, a transport's, called with `data`."""
         pending = self._pending
         if not pending:
-            self._call_soon(self.flush)
+            asyncio.get_running_loop().call_soon(self.flush)
         pending.append((write, data))
         self._held += len(data)
         if self._held > MAX_HELD_BYTES:
@@ -38,7 +40,10 @@ class WriteBatch:
         """Write everything now: before a transport is closed, or written to by itself."""
         pending, self._pending, self._held = self._pending, [], 0
         for write, data in pending:
-            write(data)
+            try:
+                write(data)
+            except (RuntimeError, OSError):  # uvloop's way of saying that it is closed
+                continue
 
 
 _batches: "WeakKeyDictionary[Any, WriteBatch]" = WeakKeyDictionary()
@@ -48,5 +53,5 @@ def write_batch() -> WriteBatch:
     """Return the batch of the running event loop."""
     loop = asyncio.get_running_loop()
     if (known := _batches.get(loop)) is None:
-        known = _batches[loop] = WriteBatch(loop)
+        known = _batches[loop] = WriteBatch()
     return known
