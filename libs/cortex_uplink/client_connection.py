@@ -1,7 +1,8 @@
 """One connection of a client: its requests one after the other, each answered by a task of its own.
 
 Bytes are parsed where they arrive. Whoever answers writes straight to the connection
-(`ClientWriter`); when a client leaves, the task that answers it is cancelled. One timer serves all
+(`ClientWriter`); when a client leaves, the task that answers it is cancelled. A client that ends
+its side has left: from here nobody can tell it from one whose process ended. One timer serves all
 limits of `guarding`: it looks at what is being waited for, so that a request costs no timer.
 """
 
@@ -42,6 +43,30 @@ class Answerer(Protocol):
 class ClientConnection(asyncio.Protocol):
     """A connection, entered in `connections` for as long as it lasts."""
 
+    # There may be ten thousand that ask for nothing.
+    __slots__ = (
+        "_answerer",
+        "_connections",
+        "_cut",
+        "_discarded",
+        "_discarding",
+        "_last",
+        "_loop",
+        "_parser",
+        "_reading_ahead",
+        "_since",
+        "_stalled",
+        "_taken",
+        "_task",
+        "_timer",
+        "address",
+        "answered",
+        "answering",
+        "batch",
+        "crowded",
+        "transport",
+    )
+
     def __init__(self, answerer: Answerer, connections: "set[ClientConnection]") -> None:
         self._answerer = answerer
         self._connections = connections
@@ -50,7 +75,6 @@ class ClientConnection(asyncio.Protocol):
         self.batch = write_batch()
         self._parser = RequestParser(answerer.max_body_bytes)
         self._task: asyncio.Task[None] | None = None
-        self._request: ClientRequest | None = None
         self._cut: ApiError | None = None
         self._since = self._last = 0.0
         self._reading_ahead = True
@@ -93,6 +117,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._feed(data)
 
+    def eof_received(self) -> None:
+        """Stop whoever answers. What is out already, the client may still take."""
+        self.batch.flush()
+        if self._task is not None:
+            self._task.cancel()
+
     def connection_lost(self, _: Exception | None) -> None:
         """Stop whoever answers."""
         self._connections.discard(self)
@@ -127,8 +157,12 @@ class ClientConnection(asyncio.Protocol):
         return None if self._taken is None else asyncio.shield(self._taken)
 
     def close_if_idle(self) -> bool:
-        """Close unless a request is being answered; tell whether it is closed."""
+        """Close unless a request is being answered; tell whether that was so.
+
+        What is there for the client still goes out.
+        """
         if self._task is None:
+            self.batch.flush()
             self.transport.close()
         return self._task is None
 
@@ -140,7 +174,8 @@ class ClientConnection(asyncio.Protocol):
         """Stop answering. A client that has nothing of its answer yet is told of `error`."""
         self._cut = error
         if self._task is not None:
-            self._task.cancel()
+            # Not at once: one that has not begun would end without a word.
+            self._loop.call_soon(self._task.cancel)
 
     # --- one request ---
 
@@ -160,26 +195,28 @@ class ClientConnection(asyncio.Protocol):
             self._since = now
         if parser.head is not None and parser.expects_continue:
             parser.expects_continue = False
-            self.transport.write(_CONTINUE)
+            self.batch.put(self.transport.write, _CONTINUE)
         self._timer.look_by(self._due())
 
     def _begin(self, request: ClientRequest) -> None:
-        self._request = request
         self.answering = self.answered = False
         self._task = self._loop.create_task(self._answer(request))
 
     async def _answer(self, request: ClientRequest) -> None:
         try:
             await self._answerer.answer(request)
+            if (taking := self.taken()) is not None:
+                # Who only asks, and takes nothing, is asked to wait.
+                await taking
         except asyncio.CancelledError:
             if self._cut is not None and not self.answering and not self.transport.is_closing():
                 request.keep_alive = False
                 self._answerer.refuse(request, self._cut)
         finally:
-            self._task = self._request = None
+            self._task = None
             if not self.answered:
                 self.transport.abort()
-            elif not request.keep_alive or self._cut is not None:
+            elif not request.keep_alive or self._cut is not None or self.transport.is_closing():
                 self._close()
             else:
                 self._next()
@@ -197,17 +234,21 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once the answer is out; a client that still sends gets to reading it first."""
-        if self._parser.ahead or not self._reading_ahead:
+        transport = self.transport
+        if (self._parser.ahead or not self._reading_ahead) and not transport.is_closing():
             self._begin_discarding()
-        else:
-            self.batch.flush()
-            self.transport.close()
+            return
+        self.batch.flush()
+        transport.close()
+        if self in self._connections:
+            self._since = self._loop.time()
+            self._timer.look_by(self._since + guarding.IDLE_SECS)
 
     # --- a request that is refused ---
 
     def _refuse(self, error: ApiError) -> None:
         parser = self._parser
-        head = parser.head or Head("NONE", "*", "*", {}, keep_alive=False)
+        head = parser.head or Head("NONE", "*", "*", {}, keep_alive=False, modern=False)
         request = ClientRequest(Asked(head, b""), self)
         request.keep_alive = False
         self.answering = self.answered = False
@@ -216,6 +257,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_discarding(self) -> None:
         self._discarding = True
+        self._parser = RequestParser(0)  # what has come of a request is of no use any more
         self.batch.flush()
         with suppress(OSError, RuntimeError):  # it may be gone, or speak TLS
             self.transport.write_eof()
@@ -248,8 +290,13 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._loop.time() < (due := self._due()):
             self._timer.look_by(due)
+        elif self.transport.is_closing():
+            self.transport.abort()
         elif self._discarding or self._parser.idle:
             self.transport.close()
+            # Its last answer may still be on its way: not for ever.
+            self._since = self._loop.time()
+            self._timer.look_by(self._due())
         else:
             what = "head" if self._parser.head is None else "body"
             self._refuse(InvalidRequest(f"the request's {what} did not come in time"))

@@ -19,11 +19,21 @@ _NUMBERS = itertools.count(1)
 class ClientRequest:
     """What was asked, and the connection that waits for the answer."""
 
-    __slots__ = ("body", "connection", "headers", "keep_alive", "method", "name", "path", "target")
+    __slots__ = (
+        "body",
+        "connection",
+        "headers",
+        "keep_alive",
+        "method",
+        "modern",
+        "name",
+        "path",
+        "target",
+    )
 
     def __init__(self, asked: Asked, connection: "ClientConnection") -> None:
         head, self.body = asked
-        self.method, self.target, self.path, self.headers, self.keep_alive = head
+        self.method, self.target, self.path, self.headers, self.keep_alive, self.modern = head
         self.connection = connection
         #: The client's own request id when it is a sane one, else one of ours.
         self.name = request_name(self.headers.get("x-request-id"))

@@ -17,9 +17,10 @@ class ClientWriter:
     """The one answer to one request: `whole`, or `open`, `write` and `end`."""
 
     __slots__ = (
+        "_chunked",
         "_connection",
-        "_keep_alive",
         "_put_in",
+        "_request",
         "_to_head",
         "_transport",
         "_write",
@@ -28,12 +29,14 @@ class ClientWriter:
     )
 
     def __init__(self, request: ClientRequest) -> None:
+        self._request = request
         self._connection = request.connection
         self._transport = request.connection.transport
         self._put_in = request.connection.batch.put
         self._write = self._transport.write
-        self._keep_alive = request.keep_alive
         self._to_head = request.method == "HEAD"
+        # Before HTTP/1.1 only the connection's end can tell the end of a stream.
+        self._chunked = request.modern and not self._to_head
         self.opened = False
         #: Nothing was written since somebody last set this.
         self.silent = True
@@ -50,7 +53,7 @@ class ClientWriter:
     def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Write all of an answer."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = _start(status, keep_alive=self._keep_alive) + lines.encode("latin-1")
+        head = _start(status, keep_alive=self._request.keep_alive) + lines.encode("latin-1")
         if status in _BODILESS:
             head, body = head + b"\r\n", b""
         else:
@@ -61,24 +64,27 @@ class ClientWriter:
     def open(self, headers: Mapping[str, str], status: int = HTTPStatus.OK) -> None:
         """Write the head of a stream."""
         self.opened = True
+        request = self._request
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        self._put(
-            _start(status, keep_alive=self._keep_alive)
-            + lines.encode("latin-1")
-            + b"transfer-encoding: chunked\r\n\r\n"
-        )
+        if request.modern:
+            lines += "transfer-encoding: chunked\r\n"
+        else:
+            request.keep_alive = False
+        self._put(_start(status, keep_alive=request.keep_alive) + f"{lines}\r\n".encode("latin-1"))
 
     def write(self, data: bytes) -> Awaitable[object] | None:
         """Write some of a stream; return what `enough` would."""
         # On the path of every chunk. A client that is gone has its handler cancelled before long.
         self.silent = False
-        if data and not self._to_head:
+        if data and self._chunked:
             self._put_in(self._write, b"%x\r\n%b\r\n" % (len(data), data))
+        elif data and not self._to_head:
+            self._put_in(self._write, data)
         return self._connection.taken() if self._connection.crowded else None
 
     def write_chunks(self, data: bytes) -> bool:
         """Write whole chunks as they are; False, and nothing is written, when they may not be."""
-        if self._connection.crowded or not self.opened or self._to_head:
+        if self._connection.crowded or not self.opened or not self._chunked:
             return False
         self.silent = False
         self._put_in(self._write, data)
@@ -86,7 +92,7 @@ class ClientWriter:
 
     def end(self) -> None:
         """Write the end of a stream."""
-        if not self._to_head:
+        if self._chunked:
             self._put(b"0\r\n\r\n")
         self._connection.answered = True
 

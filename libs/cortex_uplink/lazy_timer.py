@@ -8,6 +8,8 @@ from math import inf
 class LazyTimer:
     """Calls `look` at the time asked for or before; `look` knows what is really due."""
 
+    __slots__ = ("_at", "_handle", "_look", "_loop")
+
     def __init__(self, look: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._look = look

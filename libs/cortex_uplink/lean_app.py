@@ -104,6 +104,8 @@ async def _never(_: Request) -> HTTPResponse:
 
 
 def _send(request: ClientRequest, response: HTTPResponse) -> None:
+    if request.connection.answering:
+        return  # never two answers: one that was begun and not ended ends with the connection
     headers = {name.lower(): str(value) for name, value in response.headers.items()}
     if response.content_type:
         headers.setdefault("content-type", response.content_type)

@@ -26,6 +26,10 @@ class Body(Protocol):
         ...
 
 
+# Parts are put together as they come: a body that is sent byte by byte would take many times its
+# size as a list of them.
+
+
 class LengthBody:
     """A body whose length was announced. Raises RequestTooLarge when that is too much."""
 
@@ -34,22 +38,24 @@ class LengthBody:
             raise _too_large(max_bytes)
         self.received = 0
         self._length = length
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
 
     def feed(self, data: bytes) -> bytes | None:
         """See Body."""
         left = self._length - self.received
-        if len(data) < left:
-            self._parts.append(data)
-            self.received += len(data)
-            return None
-        self._parts.append(data if len(data) == left else data[:left])
-        self.received = self._length
-        return data[left:]
+        part = data if len(data) <= left else data[:left]
+        self.received += len(part)
+        if not self._body:
+            self._body = part
+        elif isinstance(self._body, bytearray):
+            self._body += part
+        else:
+            self._body = bytearray(self._body + part)
+        return None if len(data) < left else data[left:]
 
     def take(self) -> bytes:
         """See Body."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return bytes(self._body)
 
 
 class ChunkedBody:
@@ -58,24 +64,25 @@ class ChunkedBody:
     def __init__(self, max_bytes: int) -> None:
         self.received = 0
         self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
+        self._body = bytearray()
         self._decoder = ChunkDecoder()
 
     def feed(self, data: bytes) -> bytes | None:
         """See Body."""
-        known = len(self._parts)
+        parts: list[bytes] = []
         try:
-            rest = self._decoder.feed(data, self._parts)
+            rest = self._decoder.feed(data, parts)
         except MalformedChunks as error:
             raise InvalidRequest(f"the request's body is malformed: {error}") from None
-        self.received += sum(map(len, self._parts[known:]))
+        self._body += b"".join(parts)
+        self.received = len(self._body)
         if self.received > self._max_bytes:
             raise _too_large(self._max_bytes)
         return rest
 
     def take(self) -> bytes:
         """See Body."""
-        return b"".join(self._parts)
+        return bytes(self._body)
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:

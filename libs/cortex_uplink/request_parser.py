@@ -18,17 +18,21 @@ _END_OF_HEAD = b"\r\n\r\n"
 _VERSIONS = {"HTTP/1.1": True, "HTTP/1.0": False}
 _METHODS = frozenset({"GET", "POST", "HEAD", "DELETE", "OPTIONS", "PUT", "PATCH"})
 _LENGTH = re.compile(r"[0-9]{1,18}")
+#: A target that proxies are sent, and its path and query. Nobody here looks at the host.
+_ADDRESS = re.compile(r"https?://[^/?]+(.*)", re.IGNORECASE)
 
 
 class Head(NamedTuple):
     """What a request says before its body. Names of headers are in small letters."""
 
     method: str
-    #: As the request line has it.
+    #: Path and query, also where the request line tells a whole address.
     target: str
     path: str
     headers: dict[str, str]
     keep_alive: bool
+    #: Its client knows HTTP/1.1, so chunks.
+    modern: bool
 
 
 class Asked(NamedTuple):
@@ -44,6 +48,8 @@ class RequestParser:
     `feed` it until it returns a request. Bytes behind that one are kept in `ahead`; give them back
     by `feed(b"")` once it is answered.
     """
+
+    __slots__ = ("_max_body_bytes", "ahead", "body", "expects_continue", "head")
 
     def __init__(self, max_body_bytes: int) -> None:
         #: The head of the request whose body is on its way.
@@ -67,7 +73,7 @@ class RequestParser:
         if self.head is None:
             data = self.ahead + data if self.ahead else data
             end = data.find(_END_OF_HEAD)
-            if (len(data) if end < 0 else end) > MAX_HEAD_BYTES:
+            if (len(data) if end < 0 else end + len(_END_OF_HEAD)) > MAX_HEAD_BYTES:
                 raise RequestTooLarge("the request's headers are too large")
             if end < 0:
                 # Lines that end in a bare LF never get to an end: say so now, do not wait for it.
@@ -105,7 +111,7 @@ class RequestParser:
         if len(lines) > MAX_HEADERS:
             raise RequestTooLarge("the request has too many headers")
         path = target.partition("?")[0]
-        self.head = Head(method, target, path, headers, _keep_alive(headers, modern))
+        self.head = Head(method, target, path, headers, _keep_alive(headers, modern), modern)
         self.body = self._framing(headers, modern=modern)
 
     def _framing(self, headers: dict[str, str], *, modern: bool) -> Body | None:
@@ -115,7 +121,7 @@ class RequestParser:
         if (expected := headers.get("expect")) is not None:
             if expected.lower() != "100-continue":
                 raise InvalidRequest("nothing but 'expect: 100-continue' is understood")
-            self.expects_continue = True
+            self.expects_continue = modern
         if coding is not None:
             if coding.lower() != "chunked" or length is not None or not modern:
                 raise InvalidRequest("the request's length is told in more than one way, or oddly")
@@ -134,10 +140,12 @@ def _request_line(line: str) -> tuple[str, str, bool]:
         raise MalformedHead("not a request line")
     method, target, version = parts
     modern = _VERSIONS.get(version)
-    if modern is None or (method not in _METHODS and not is_token(method)):
+    if modern is None or not target or (method not in _METHODS and not is_token(method)):
         raise MalformedHead("not a request line")
-    if not target.isascii() or not target.isprintable() or not target:
+    if not target.isascii() or not target.isprintable() or "#" in target:
         raise MalformedHead("not a target")
+    if not target.startswith("/") and (address := _ADDRESS.fullmatch(target)):
+        target = address[1] if address[1].startswith("/") else f"/{address[1]}"
     return method, target, modern
 
 
@@ -150,7 +158,7 @@ def _keep_alive(headers: dict[str, str], modern: bool) -> bool:  # noqa: FBT001
     if options is None:
         return modern
     words = {word.strip() for word in options.lower().split(",")}
-    return "close" not in words if modern else "keep-alive" in words
+    return "close" not in words and (modern or "keep-alive" in words)
 
 
 def _malformed() -> InvalidRequest:

@@ -179,8 +179,7 @@ async def serve(
     finally:
         for server in servers:
             server.close()
-        for connection in list(connections):
-            connection.abort()
+        await _part(connections)
         for sock in sockets:
             sock.close()
 
@@ -193,6 +192,19 @@ async def _cut(connections: set[ClientConnection]) -> None:
         async with asyncio.timeout(_LAST_WORDS_SECS):
             while [one for one in list(connections) if not one.close_if_idle()]:  # noqa: ASYNC110
                 await asyncio.sleep(_LAST_WORDS_SECS / 50)
+
+
+async def _part(connections: set[ClientConnection]) -> None:
+    """Close every connection. What was said already goes out first, if it is taken soon."""
+    for connection in list(connections):
+        if not connection.close_if_idle():
+            connection.cut(ShuttingDown("shutting down; ask again shortly"))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECS):
+            while connections:  # noqa: ASYNC110
+                await asyncio.sleep(_LAST_WORDS_SECS / 50)
+    for connection in list(connections):
+        connection.abort()
 
 
 def _bind(address: Address) -> socket.socket:
