@@ -5,21 +5,22 @@ from typing import Any
 
 import structlog
 
-from cortex_core.errors import ApiError
+from cortex_core.errors import ApiError, InternalError
 from cortex_dialects import AnswerStream, Usage
+from cortex_gateway.door import Visit
 from cortex_gateway.metrics import Metrics
-from cortex_gateway.tallies import Tally
+from cortex_gateway.node_answers import NodeRefused
+from cortex_gateway.tallies import UNKNOWN, Tally
 from cortex_uplink.logs import log_often
 
 log = structlog.get_logger()
-
-UNKNOWN = "unknown"
 
 
 class Outcome:
     """One request, filled in on its way. Times are readings of `time.perf_counter`."""
 
     # Defaults of the class: most requests set few of them.
+    asked_for = ""
     model: str | None = None
     node: str | None = None
     decision: str | None = None
@@ -28,12 +29,23 @@ class Outcome:
     code: str | None = None
     attempts = 0
     sent: float | None = None
+    waits_since: float | None = None
     waited_secs = 0.0
     first_token: float | None = None
     last_chunk: float | None = None
+    ended: float | None = None
+    #: Pieces of the answer since its first token; about a token each.
+    pieces = 0
     usage: Usage | None = None
     finish_reason: str | None = None
     client_gone = False
+    cancelled = False
+    #: Set while there are keys.
+    visit: Visit | None = None
+    #: Where the node was asked; what went wrong, for the operator only.
+    url: str | None = None
+    why: dict[str, Any] | None = None
+    crash: Exception | None = None
 
     def __init__(self, *, request_id: str, route: str, principal: str, dialect: str) -> None:
         self.request_id = request_id
@@ -62,9 +74,27 @@ class Outcome:
             (self.usage.completion - 1) / span if self.usage.completion > 1 and span > 0 else None
         )
 
+    @property
+    def phase(self) -> str:
+        """`waiting` for a model, `reading` the prompt, or `answering`."""
+        if self.sent is None or self.waits_since is not None:
+            return "waiting"
+        return "reading" if self.first_token is None else "answering"
+
+    def headers(self) -> dict[str, str]:
+        """Return what an answer says of its key's limits and of its way, so far as it is known."""
+        left = {} if self.visit is None else self.visit.headers
+        if self.node is None or self.decision is None:
+            return dict(left)
+        told = {**left, "x-cortex-node": self.node, "x-cortex-decision": self.decision}
+        if (overhead := self.overhead_secs) is not None:
+            told["x-cortex-overhead-ms"] = f"{overhead * 1000:.2f}"
+        return told
+
     def failed(self, error: ApiError) -> None:
-        """Remember the error that the client was told."""
+        """Remember the error that the client was told, and what was behind it."""
         self.status, self.code = error.status, error.code
+        self.why = {**(self.why or {}), **reasons(error)}
 
     def read(self, stream: AnswerStream) -> None:
         """Take over what a stream said at its end."""
@@ -72,16 +102,43 @@ class Outcome:
         self.finish_reason = stream.finish_reason or self.finish_reason
 
 
+def reasons(error: BaseException) -> dict[str, Any]:
+    """Return what an operator should know of a failure: its words, and those of its causes."""
+    told: dict[str, Any] = {"error": str(error)}
+    behind: list[str] = []
+    here: BaseException | None = error
+    while here is not None:
+        if isinstance(here, NodeRefused):
+            told |= here.fields
+        elif here is not error:
+            behind.append(f"{type(here).__name__}: {here}")
+        here = here.__cause__
+    if behind:
+        told["cause"] = " <- ".join(behind)
+    return told
+
+
 def account(outcome: Outcome, metrics: Metrics, *, in_catalogue: bool) -> None:
     """Write the request's line and count it. A model that is not ours never becomes a label."""
-    duration = time.perf_counter() - outcome.started
+    outcome.ended = time.perf_counter()
+    duration = outcome.ended - outcome.started
     model = outcome.model if in_catalogue else None
     _count(outcome, metrics.tallies.of(model or UNKNOWN, outcome.node or UNKNOWN), duration)
     fields = _told(outcome, duration)
-    if outcome.code is None or outcome.client_gone:
+    if outcome.code is None:
         log_often("request.done", fields)
+        return
+    fields |= outcome.why or {}
+    if outcome.url is not None:
+        fields["url"] = outcome.url
+    if outcome.client_gone:
+        log_often("request.done", fields)
+        return
+    if outcome.code == InternalError.default_code:
+        log.error("request.failed", **fields, exc_info=outcome.crash)
     else:
         log.warning("request.failed", **fields)
+    outcome.crash = None
 
 
 def _count(outcome: Outcome, tally: Tally, duration: float) -> None:

@@ -18,11 +18,13 @@ from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.fleet import Fleet, NodeState
 from cortex_gateway.fleet_events import FleetEvents
 from cortex_gateway.freshening import Freshener
+from cortex_gateway.in_flight import InFlight
 from cortex_gateway.inference import Inference
 from cortex_gateway.metrics import Metrics
 from cortex_gateway.neuron_client import NeuronClient
 from cortex_gateway.operating import Operator
 from cortex_gateway.picture import fleet_picture
+from cortex_gateway.refusing import Refusals
 from cortex_gateway.routes import GatewayApi
 from cortex_gateway.watching import Watcher
 from cortex_uplink import Limits, Uplink
@@ -73,6 +75,7 @@ class Gateway:
             uplink=Uplink(limits),
             metrics=self._metrics,
             gate=Gate(),
+            in_flight=InFlight(),
             settings=settings,
         )
         self._fleet.on_change(self._measure)
@@ -82,7 +85,11 @@ class Gateway:
             operator=Operator(self._fleet, self._dispatcher),
             events=FleetEvents(self._fleet, self._picture),
         )
-        app = make_app("cortex", request_max_mb=settings.gateway.request_max_mb)
+        app = make_app(
+            "cortex",
+            request_max_mb=settings.gateway.request_max_mb,
+            on_failure=Refusals(self._metrics.tallies),
+        )
         api.add_to(app)
         metrics_app = make_app("cortex-metrics", request_max_mb=1)
         api.add_metrics_to(metrics_app)

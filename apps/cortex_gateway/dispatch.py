@@ -131,7 +131,6 @@ class Dispatcher:
         spent = self._retries.retried(time.monotonic())
         if spent is None:
             self._metrics.retries.labels("withheld").inc()
-            log.warning("retry.withheld", model=serve.model, node=serve.node)
             raise Unavailable("too many requests had to be sent again lately")
         self._metrics.retries.labels("made").inc()
         self._retries = spent
@@ -169,7 +168,6 @@ class Dispatcher:
                     assert_never(never)
             left = deadline - loop.time()
             if left <= 0:
-                log.warning("request.gave_up", model=model, reason=told)
                 raise Unavailable(
                     f"{model!r} did not become available in time ({told})",
                     retry_after_secs=retry_after_secs(decision),

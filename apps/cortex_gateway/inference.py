@@ -22,25 +22,32 @@ from cortex_core.errors import (
     ApiError,
     InternalError,
     InvalidRequest,
+    RequestCancelled,
     ShuttingDown,
-    Unavailable,
     UpstreamMalformed,
-    UpstreamTimeout,
     UpstreamUnreachable,
     refused_body,
 )
 from cortex_core.principals import principal_of
 from cortex_core.settings import CortexSettings
 from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Front, Ticket, Usage
-from cortex_gateway.accounting import Outcome, account
+from cortex_gateway.accounting import Outcome, account, reasons
 from cortex_gateway.dispatch import Dispatcher
+from cortex_gateway.failing import (
+    lost_node,
+    malformed,
+    tell_client,
+    tell_replaced,
+    transient,
+    unreachable,
+)
 from cortex_gateway.fleet import Fleet
+from cortex_gateway.in_flight import InFlight
 from cortex_gateway.metrics import Metrics
 from cortex_gateway.node_answers import (
     MAX_ERROR_BYTES,
     NodeRefused,
-    is_replaceable,
-    refused_by_node,
+    node_refusal,
 )
 from cortex_gateway.passing import Passage
 from cortex_gateway.responding import EventResponse
@@ -48,14 +55,12 @@ from cortex_router import RouteRequest, Serve, rough_tokens, session_key
 from cortex_uplink import (
     Answer,
     ConnectFailed,
-    FirstByteTimeout,
-    IdleTimeout,
     Uplink,
     UplinkError,
 )
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
-from cortex_uplink.envelopes import Named, error_answer, name_headers, request_id
+from cortex_uplink.envelopes import Named, name_headers, request_id
 from cortex_uplink.serving import Gate
 
 log = structlog.get_logger()
@@ -70,7 +75,6 @@ _Read = TypeVar("_Read", bound=Exchange)
 _DIALECTS = {"/v1/messages": "anthropic", "/v1/responses": "responses"}
 MAX_ATTEMPTS = 3
 _BROKEN = frozenset({500, 502, 504})
-_JSON = {"content-type": "application/json"}
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 
@@ -83,6 +87,7 @@ class Inference:
     uplink: Uplink
     metrics: Metrics
     gate: Gate
+    in_flight: InFlight
     settings: CortexSettings
 
     async def handle(
@@ -99,17 +104,21 @@ class Inference:
         events: EventResponse | None = None
         front: Front | None = None
         gate = self.gate
+        self.in_flight.enter(outcome)
         try:
             gate.enter()
             try:
                 exchange = read_exchange(request, read)
                 front = exchange.front
+                outcome.asked_for = front.model
                 outcome.stream = front.stream and streams
                 if not outcome.stream:
                     await self._whole(request, exchange, outcome)
                     return None
                 stream = exchange.stream()
-                events = EventResponse(request, stream, self.settings.timeouts.hold_headers_secs)
+                events = EventResponse(
+                    request, stream, outcome, self.settings.timeouts.hold_headers_secs
+                )
                 events.keep_alive()
                 try:
                     await self._streamed(request, exchange, outcome, stream, events)
@@ -119,22 +128,23 @@ class Inference:
             finally:
                 gate.leave()
         except ApiError as error:
-            outcome.failed(error)
-            return error_answer(request, error) if events is None else await events.fail(error)
+            return await tell_client(request, error, outcome, events)
         except asyncio.CancelledError:
-            if not gate.cut:
-                outcome.client_gone = True
-                outcome.status, outcome.code = 499, "client_gone"
-                raise
-            over = ShuttingDown("shutting down; ask again shortly")
-            outcome.failed(over)
-            return error_answer(request, over) if events is None else await events.fail(over)
-        except Exception:  # an open stream must still end in an error event
-            log.exception("request.crashed", request_id=outcome.request_id)
+            if outcome.cancelled:
+                stopped = RequestCancelled("an operator of this server cancelled the request")
+                return await tell_client(request, stopped, outcome, events)
+            if gate.cut:
+                over = ShuttingDown("shutting down; ask again shortly")
+                return await tell_client(request, over, outcome, events)
+            outcome.client_gone = True
+            outcome.status, outcome.code = 499, "client_gone"
+            raise
+        except Exception as crash:  # noqa: BLE001  # an open stream must still end in an error event
             ours = InternalError("something went wrong here; the operator's log has the details")
-            outcome.failed(ours)
-            return error_answer(request, ours) if events is None else await events.fail(ours)
+            outcome.crash = crash
+            return await tell_client(request, ours, outcome, events)
         finally:
+            self.in_flight.leave(outcome)
             known = outcome.model is not None
             if not known and front is not None:
                 view = self.fleet.view()
@@ -161,6 +171,7 @@ class Inference:
             events.write(rest)
         if stream.failure is not None:
             outcome.code = str(stream.failure.get("code") or "stream_failed")
+            outcome.why = {"error": str(stream.failure.get("message") or "")}
         elif not stream.complete:
             raise UpstreamUnreachable("the node was lost before the answer was complete")
         await events.end()
@@ -174,9 +185,9 @@ class Inference:
             _read_whole(body, answer, outcome)
             told = exchange.whole(body)
             if told is None:
-                raise UpstreamMalformed("the node's answer is not a finished completion")
+                raise malformed("the node's answer is not a finished completion", body)
             outcome.status = answer.status
-            writer.whole(answer.status, {**_JSON, **name_headers(request)}, told)
+            writer.whole(answer.status, _whole_headers(request, outcome), told)
             return False
 
         await self._with_replica(request, exchange, outcome, collect)
@@ -191,20 +202,19 @@ class Inference:
         front = exchange.front
         session = session_key(request.headers, front.body)
         tokens = rough_tokens(len(request.body))
-        last: ApiError | None = None
+        refused: NodeRefused | None = None
         for _ in range(MAX_ATTEMPTS):
+            asked = RouteRequest(front.model, avoid, None, session, tokens)
             try:
-                asked = RouteRequest(front.model, avoid, None, session, tokens)
-                serve = self.dispatcher.at_once(asked)
-                if serve is None:
-                    began = time.perf_counter()
-                    serve = await self.dispatcher.acquire(asked)
-                    outcome.waited_secs += time.perf_counter() - began
+                serve = self.dispatcher.at_once(asked) or await self._wait(asked, outcome)
             except ApiError as error:
                 # Without those that failed nobody may be able to hold it: no reason to say never.
-                if last is not None and avoid:
-                    raise last from error
-                raise
+                if refused is not None and avoid:
+                    outcome.why = {**(outcome.why or {}), "nobody_else": error.message}
+                    raise transient(refused.error) from refused
+                raise error from refused
+            if refused is not None:
+                tell_replaced(refused, outcome)
             outcome.node, outcome.model, outcome.decision = serve.node, serve.model, serve.reason
             outcome.attempts += 1
             try:
@@ -212,19 +222,24 @@ class Inference:
             except NodeRefused as error:
                 if not error.replaceable:
                     raise error.error from error
-                last = _transient(error.error)
-                log.warning(
-                    "replica.failed",
-                    request_id=outcome.request_id,
-                    model=serve.model,
-                    node=serve.node,
-                    error=str(error),
-                )
+                refused = error
+                outcome.why = reasons(error)
                 if not await self._was_stale(serve, error.error):
                     avoid |= {serve.node}
             else:
                 return
-        raise last or UpstreamUnreachable("no replica could be reached")
+        if refused is None:
+            raise UpstreamUnreachable("no replica could be reached")
+        raise transient(refused.error) from refused
+
+    async def _wait(self, asked: RouteRequest, outcome: Outcome) -> Serve:
+        """Wait until a replica can take the request."""
+        began = outcome.waits_since = time.perf_counter()
+        try:
+            return await self.dispatcher.acquire(asked)
+        finally:
+            outcome.waits_since = None
+            outcome.waited_secs += time.perf_counter() - began
 
     async def _was_stale(self, serve: Serve, error: ApiError) -> bool:
         """Tell whether the node refused because our picture of it is old: then it may be asked.
@@ -249,7 +264,7 @@ class Inference:
         name, model = serve.node, serve.model
         node = self.fleet.nodes.get(name)
         if node is None:
-            raise _unreachable(ConnectFailed("the node has left the configuration"))
+            raise unreachable(ConnectFailed("the node has left the configuration"))
         body = exchange.node_body(model)
         request = node.request(self.uplink, exchange.node_path, outcome.principal)
         if outcome.sent is None:
@@ -265,51 +280,23 @@ class Inference:
                     raw = await answer.read(MAX_ERROR_BYTES)
                     # What a client did wrong, and having no seat, say nothing of the replica.
                     failed = True if answer.status in _BROKEN else None
-                    error = refused_by_node(answer.status, answer.headers, raw)
-                    raise NodeRefused(error, replaceable=is_replaceable(answer.status, error))
+                    raise node_refusal(answer.status, answer.headers, raw)
                 began = True
                 failed = await use(answer)
-        except (UpstreamMalformed, FrameTooLarge):
-            failed = True
+        except (NodeRefused, FrameTooLarge):
+            failed = failed or began or None
             raise
         except UplinkError as lost:
             failed = True
-            raise _lost(lost, outcome, began=began) from lost
+            raise lost_node(lost, began=began) from lost
         finally:
+            if failed is not False:
+                outcome.url = f"{node.entry.endpoint}{exchange.node_path}"
             self.fleet.ended(name, model, failed=failed)
 
 
-def _lost(error: UplinkError, outcome: Outcome, *, began: bool) -> ApiError | NodeRefused:
-    """Return what a node that was lost means for the request."""
-    match error:
-        case FirstByteTimeout():
-            return UpstreamTimeout("the node did not begin to answer in time")
-        case IdleTimeout():
-            return UpstreamTimeout("the node fell silent in the middle of its answer")
-        case ConnectFailed():
-            return _unreachable(error)
-        case _ if not began:
-            return _unreachable(error)
-    log.warning(
-        "node.lost_midstream",
-        request_id=outcome.request_id,
-        node=outcome.node,
-        error=str(error),
-    )
-    return UpstreamUnreachable("the node was lost in the middle of its answer")
-
-
-def _transient(error: ApiError) -> ApiError:
-    """Return a node's refusal as one that may pass: we had reason to believe it could serve."""
-    if error.status == HTTPStatus.NOT_FOUND:
-        return Unavailable("the model has just left its node", retry_after_secs=1)
-    return error
-
-
-def _unreachable(error: UplinkError) -> NodeRefused:
-    """Return a node that could not be asked as one whose place another may take."""
-    message = "the node serving this model could not be reached"
-    return NodeRefused(UpstreamUnreachable(message), replaceable=True, detail=str(error))
+def _whole_headers(request: ClientRequest, outcome: Outcome) -> dict[str, str]:
+    return {"content-type": "application/json", **name_headers(request), **outcome.headers()}
 
 
 def read_exchange(request: Named, read: Callable[[Named], _Read]) -> _Read:
@@ -340,9 +327,9 @@ def _read_whole(body: bytes, answer: Answer, outcome: Outcome) -> None:
     try:
         value = loads(body)
     except JSONDecodeError as error:
-        raise UpstreamMalformed("the node's answer is not JSON") from error
+        raise malformed("the node's answer is not JSON", body) from error
     if not isinstance(value, dict):
-        raise UpstreamMalformed("the node's answer is not a JSON object")
+        raise malformed("the node's answer is not a JSON object", body)
     outcome.usage = Usage.parse(value.get("usage"))
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):

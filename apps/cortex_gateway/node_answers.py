@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from orjson import JSONDecodeError, loads
 
 from cortex_core.errors import (
@@ -17,26 +16,47 @@ from cortex_core.errors import (
     UpstreamTimeout,
 )
 
-log = structlog.get_logger()
-
 MAX_ERROR_BYTES = 64 * 1024
 _LOGGED_CHARS = 600
 
 
 class NodeRefused(Exception):
-    """A node could not be asked, or said no; `error` is what the client may know of it."""
+    """A node could not be asked, or said no; `error` is what the client may know of it.
 
-    def __init__(self, error: ApiError, *, replaceable: bool, detail: str = "") -> None:
+    `fields` are for the operator: the node's status and the beginning of what it said.
+    """
+
+    def __init__(
+        self,
+        error: ApiError,
+        *,
+        replaceable: bool,
+        detail: str = "",
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(detail or f"{error.status} {error.code}: {error.message}")
         self.error = error
         self.replaceable = replaceable
+        self.fields = dict(fields or {})
+
+
+def node_refusal(status: int, headers: Mapping[str, str], raw: bytes) -> NodeRefused:
+    """Return a node's error answer as what it means, and what it said."""
+    error = refused_by_node(status, headers, raw)
+    fields = {"node_status": status, **said_by_node(raw)}
+    return NodeRefused(error, replaceable=is_replaceable(status, error), fields=fields)
+
+
+def said_by_node(raw: bytes) -> dict[str, Any]:
+    """Return the beginning of what a node said, for the operator's log."""
+    return {"node_body": raw[:_LOGGED_CHARS].decode("utf-8", "replace")}
 
 
 def refused_by_node(status: int, headers: Mapping[str, str], raw: bytes) -> ApiError:
     """Return a node's error answer as ours.
 
     Refusals of the request itself keep their words, because clients act on them; what went wrong
-    inside the node is logged and told in general terms.
+    inside the node is told in general terms.
     """
     try:
         body = loads(raw)
@@ -45,12 +65,6 @@ def refused_by_node(status: int, headers: Mapping[str, str], raw: bytes) -> ApiE
     error = body.get("error") if isinstance(body, dict) else None
     detail: dict[str, Any] = error if isinstance(error, dict) else {}
     retry_after = _seconds(headers.get("retry-after"))
-    log.warning(
-        "node.refused",
-        status=status,
-        code=detail.get("code"),
-        body=raw[:_LOGGED_CHARS].decode("utf-8", "replace"),
-    )
     message = str(detail.get("message") or "the node refused the request")
     code = detail.get("code") if isinstance(detail.get("code"), str) else None
     param = detail.get("param") if isinstance(detail.get("param"), str) else None

@@ -40,8 +40,12 @@ class Passage:
         """Pass on what a piece of the answer becomes."""
         stream = self._stream
         out = stream.feed(body)
-        if stream.first_token_seen and self._outcome.first_token is None:
-            self._outcome.first_token = time.perf_counter()
+        outcome = self._outcome
+        if outcome.first_token is not None:
+            outcome.pieces += body.count(b"\n\n")
+        elif stream.first_token_seen:
+            outcome.first_token = time.perf_counter()
+            outcome.pieces = 1
         return self._events.write(out) if out else None
 
     @property
@@ -51,7 +55,13 @@ class Passage:
 
     def take_chunks(self, data: bytes) -> bool:
         """Pass on chunks as they came, if all they say is more tokens."""
-        return not says_more(data) and whole_frames(data) and self._writer.write_chunks(data)
+        if says_more(data):
+            return False
+        frames = whole_frames(data)
+        if not frames or not self._writer.write_chunks(data):
+            return False
+        self._outcome.pieces += frames
+        return True
 
     @property
     def _is_refused(self) -> bool:

@@ -9,13 +9,12 @@ the end: never a silent or a false normal one.
 import asyncio
 from collections.abc import Awaitable
 
-from sanic import HTTPResponse
-
 from cortex_core.errors import ApiError, failure
 from cortex_dialects import AnswerStream
+from cortex_gateway.accounting import Outcome
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
-from cortex_uplink.envelopes import error_answer, name_headers
+from cortex_uplink.envelopes import name_headers
 
 KEEP_ALIVE_SECS = 1.0
 _HEADERS = {
@@ -28,9 +27,12 @@ _HEADERS = {
 class EventResponse:
     """One server-sent answer to one client. `stream` knows what its dialect says when."""
 
-    def __init__(self, request: ClientRequest, stream: AnswerStream, hold_secs: float) -> None:
+    def __init__(
+        self, request: ClientRequest, stream: AnswerStream, outcome: Outcome, hold_secs: float
+    ) -> None:
         self._request = request
         self._stream = stream
+        self._outcome = outcome
         self._hold_secs = hold_secs
         self.writer = ClientWriter(request)
         self._loop = asyncio.get_running_loop()
@@ -59,13 +61,10 @@ class EventResponse:
             self._open()
         return self.writer.write(data)
 
-    async def fail(self, error: ApiError) -> HTTPResponse | None:
-        """Tell the client of `error`: as a response while that is possible, else as an event."""
-        if not self.opened:
-            return error_answer(self._request, error)
+    async def fail(self, error: ApiError) -> None:
+        """End an open stream in an error event."""
         self.writer.write(self._stream.fail(failure(error)))
         await self._end()
-        return None
 
     async def end(self) -> None:
         """End the stream."""
@@ -79,7 +78,8 @@ class EventResponse:
 
     def _open(self) -> None:
         if not self.writer.opened:
-            self.writer.open({**_HEADERS, **name_headers(self._request)})
+            said = {**name_headers(self._request), **self._outcome.headers()}
+            self.writer.open({**_HEADERS, **said})
 
     def _keep_alive(self) -> None:
         writer = self.writer

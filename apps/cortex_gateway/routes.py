@@ -77,6 +77,8 @@ class GatewayApi:
         app.add_route(self.version, "/version")
         app.add_route(self.whole_fleet, "/fleet")
         app.add_route(self.fleet_events, "/fleet/events")
+        app.add_route(self.requests, "/fleet/requests")
+        app.add_route(self.cancel, "/fleet/requests/<request_id:str>", methods=["DELETE"])
         app.add_route(self.explain, "/fleet/explain")
         app.add_route(self.load, "/fleet/models/load", methods=["POST"])
         app.add_route(self.unload, "/fleet/models/unload", methods=["POST"])
@@ -157,6 +159,17 @@ class GatewayApi:
         )
         async for frame in self.events.follow(request.headers.get("last-event-id")):
             await response.send(frame)
+
+    async def requests(self, _: Request) -> HTTPResponse:
+        """`GET /fleet/requests`: those in flight, the last ones that ended, and all together."""
+        totals = self.inference.metrics.tallies.totals()
+        return answer({**self.inference.in_flight.picture(), "totals": totals})
+
+    async def cancel(self, _: Request, request_id: str) -> HTTPResponse:
+        """`DELETE /fleet/requests/{id}`."""
+        name = unquote(request_id)
+        count = self.inference.in_flight.cancel(name)
+        return answer({"status": "cancelled", "id": name, "count": count})
 
     async def explain(self, request: Request) -> HTTPResponse:
         """`GET /fleet/explain?model=…`: what would be done with a request, and why."""

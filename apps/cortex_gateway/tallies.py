@@ -5,7 +5,7 @@ the event loop that owns them.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -19,6 +19,9 @@ _FIRST_TOKEN: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 
 _RATE: Final = (1, 2.5, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200, 400)
 _OVERHEAD: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 _WHERE: Final = ("model", "node")
+#: Where a label would be, were it known.
+UNKNOWN: Final = "unknown"
+_TOTALS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 class Distribution:
@@ -93,6 +96,7 @@ class Tallies(Collector):
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._decisions: dict[tuple[str, str], int] = {}
+        self._refusals: dict[tuple[str, str], int] = {}
 
     def of(self, model: str, node: str) -> Tally:
         """Return the tally of a model on a node."""
@@ -105,6 +109,23 @@ class Tallies(Collector):
         """Count a decision."""
         key = (decision, reason)
         self._decisions[key] = self._decisions.get(key, 0) + 1
+
+    def refused(self, route: str, code: str) -> None:
+        """Count a failure on a route that is not for inference."""
+        key = (route, code)
+        self._refusals[key] = self._refusals.get(key, 0) + 1
+
+    def keep(self, models: Container[str], nodes: Container[str]) -> None:
+        """Forget what is neither of these models nor of these nodes; what is unknown stays."""
+        for model, node in list(self._tallies):
+            if not (model in models or model == UNKNOWN) or not (node in nodes or node == UNKNOWN):
+                del self._tallies[model, node]
+
+    def totals(self) -> dict[str, int]:
+        """Return what all requests come to, models and nodes that are gone left out."""
+        told = {name: sum(getattr(one, name) for one in self._tallies.values()) for name in _TOTALS}
+        errors = sum(sum(one.errors.values()) for one in self._tallies.values())
+        return {**told, "errors": errors}
 
     def collect(self) -> Iterator[Metric]:
         """Return everything as Prometheus has it."""
@@ -135,3 +156,11 @@ class Tallies(Collector):
         for labels, count in sorted(self._decisions.items()):
             decisions.add_metric(labels, count)
         yield decisions
+        refusals = CounterMetricFamily(
+            "cortex_route_errors",
+            "Requests for anything but inference that ended in an error, by its code.",
+            labels=("route", "code"),
+        )
+        for labels, count in sorted(self._refusals.items()):
+            refusals.add_metric(labels, count)
+        yield refusals

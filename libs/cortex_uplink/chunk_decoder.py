@@ -20,21 +20,22 @@ _SIZES = {f"{size:x}".encode(): size for size in range(1, 2048)}
 _BLANK_LINE = b"\n\n\r\n"
 
 
-def whole_frames(data: bytes) -> bool:
-    """Tell whether `data` is whole chunks and each ends in a blank line.
+def whole_frames(data: bytes) -> int:
+    """Return of how many chunks `data` is, if they are whole and each ends in a blank line; else 0.
 
-    True is only said of sizes as they are mostly written: such bytes may be passed on as they are.
+    Only chunks whose sizes are as they are mostly written count: they may be passed on as they are.
     """
-    at, end = 0, len(data)
+    at, end, found = 0, len(data), 0
     while at < end:
         line_end = data.find(b"\r\n", at, at + 8)
         size = _SIZES.get(data[at:line_end])
         if size is None or line_end < 0:
-            return False
+            return 0
         at = line_end + size + 4
         if data[at - 4 : at] != _BLANK_LINE:
-            return False
-    return at == end
+            return 0
+        found += 1
+    return found if at == end else 0
 
 
 class MalformedChunks(Exception):

@@ -58,7 +58,7 @@ def _envelope_of(request: Named) -> Envelope:
 
 
 def as_api_error(request: Named, error: Exception) -> ApiError:
-    """Return `error` as one of ours, having logged it if it was not expected."""
+    """Return `error` as one of ours. Whatever was not expected becomes an InternalError."""
     match error:
         case ApiError():
             return error
@@ -70,11 +70,16 @@ def as_api_error(request: Named, error: Exception) -> ApiError:
             return Unavailable("the server is not ready for this request")
         case SanicException() if error.status_code < 500:  # noqa: PLR2004
             return InvalidRequest(str(error) or "the request cannot be read")
-    log.error(
-        "request.crashed",
-        request_id=request_id(request),
-        method=request.method,
-        path=request.path,
-        exc_info=error,
-    )
     return InternalError("something went wrong here; the operator's log has the details")
+
+
+def log_crash(request: Named, error: ApiError, cause: Exception) -> None:
+    """Log a failure that nobody expected, with its trace."""
+    if error is not cause and isinstance(error, InternalError):
+        log.error(
+            "request.crashed",
+            request_id=request_id(request),
+            method=request.method,
+            path=request.path,
+            exc_info=cause,
+        )

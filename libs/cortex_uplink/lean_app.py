@@ -7,6 +7,7 @@ signals, which nobody here listens to, are left out.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeAlias
 
@@ -19,10 +20,12 @@ from cortex_core.errors import ApiError
 from cortex_uplink.client_connection import ClientConnection
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
-from cortex_uplink.envelopes import as_api_error, error_answer
+from cortex_uplink.envelopes import Named, as_api_error, error_answer, log_crash
 from cortex_uplink.sanic_stream import SanicStream
 
 Direct: TypeAlias = Callable[[ClientRequest], Coroutine[Any, Any, HTTPResponse | None]]
+#: Hears of a request that fails: what its client is told, and what was raised.
+OnFailure: TypeAlias = Callable[[Named, ApiError, Exception], None]
 
 
 class _Nothing:
@@ -38,11 +41,12 @@ _NOTHING = _Nothing()
 class LeanApp(Sanic[Any, Any]):
     """A Sanic app with direct routes, by method and path, that answers `ClientConnection`s."""
 
-    __slots__ = ("direct",)
+    __slots__ = ("direct", "on_failure")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_failure: OnFailure = log_crash) -> None:
         super().__init__(name, configure_logging=False)
         self.direct: dict[tuple[str, str], Direct] = {}
+        self.on_failure = on_failure
 
     def add_direct_route(self, handler: Direct, path: str, name: str) -> None:
         """Have `handler` answer `POST path`."""
@@ -71,13 +75,19 @@ class LeanApp(Sanic[Any, Any]):
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  # turned into an answer in one place
-            response = error_answer(request, as_api_error(request, error))
+            response = self.failed(request, error)
         if response is not None:
             _send(request, response)
 
     def refuse(self, request: ClientRequest, error: ApiError) -> None:
         """Tell a client that its request cannot be read or will not be answered."""
-        _send(request, error_answer(request, error))
+        _send(request, self.failed(request, error))
+
+    def failed(self, request: Named, error: Exception) -> HTTPResponse:
+        """Return what a client is told of `error`, having told the operator."""
+        told = as_api_error(request, error)
+        self.on_failure(request, told, error)
+        return error_answer(request, told)
 
     async def _by_sanic(self, asked: ClientRequest) -> None:
         try:
@@ -90,7 +100,7 @@ class LeanApp(Sanic[Any, Any]):
                 app=self,
             )
         except SanicException as error:
-            _send(asked, error_answer(asked, as_api_error(asked, error)))
+            _send(asked, self.failed(asked, error))
             return
         request.conn_info = ConnInfo(asked.connection.transport)  # type: ignore[arg-type]  # as above
         request.ctx.name = asked.name
@@ -113,10 +123,13 @@ def _send(request: ClientRequest, response: HTTPResponse) -> None:
 
 
 async def start_server(
-    app: LeanApp, listener: socket.socket, connections: set[ClientConnection]
+    app: LeanApp,
+    listener: socket.socket,
+    connections: set[ClientConnection],
+    tls: ssl.SSLContext | None = None,
 ) -> asyncio.Server:
     """Serve `app` on a bound socket. Its connections enter themselves in `connections`."""
     await app._startup()  # type: ignore[no-untyped-call]  # noqa: SLF001  # as Sanic's server does
     return await asyncio.get_running_loop().create_server(
-        lambda: ClientConnection(app, connections), sock=listener, backlog=1024
+        lambda: ClientConnection(app, connections), sock=listener, backlog=1024, ssl=tls
     )

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ from cortex_core.errors import InvalidRequest, ShuttingDown, refused_body
 from cortex_core.settings import Address
 from cortex_dialects import BadBody, Front, read_front
 from cortex_uplink.client_connection import ClientConnection
-from cortex_uplink.envelopes import as_api_error, error_answer, name_headers
+from cortex_uplink.envelopes import log_crash, name_headers
 from cortex_uplink.guarding import raise_descriptor_limit
-from cortex_uplink.lean_app import LeanApp, start_server
+from cortex_uplink.lean_app import LeanApp, OnFailure, start_server
 
 log = structlog.get_logger()
 
@@ -111,9 +112,9 @@ async def send_now(request: Request, response: HTTPResponse) -> None:
     await sending.send(end_stream=True)
 
 
-def make_app(name: str, *, request_max_mb: int) -> LeanApp:
+def make_app(name: str, *, request_max_mb: int, on_failure: OnFailure = log_crash) -> LeanApp:
     """Return an app with our envelopes on every failure and the request's name on every answer."""
-    app = LeanApp(f"{name}-{secrets.token_hex(4)}")
+    app = LeanApp(f"{name}-{secrets.token_hex(4)}", on_failure)
     app.config.REQUEST_MAX_SIZE = request_max_mb * 1024 * 1024
     app.config.ACCESS_LOG = False
     # Touch-up rewrites shared classes for one app; two apps in a process would break each other.
@@ -126,7 +127,7 @@ def make_app(name: str, *, request_max_mb: int) -> LeanApp:
 
     @app.exception(Exception)
     async def _failed(request: Request, error: Exception) -> HTTPResponse:
-        response = error_answer(request, as_api_error(request, error))
+        response = app.failed(request, error)
         if isinstance(error, SanicMethodNotAllowed):
             response.headers.update(error.headers)
         return response
@@ -140,6 +141,7 @@ class Listener:
 
     app: LeanApp
     address: Address
+    tls: ssl.SSLContext | None = None
 
 
 async def serve(
@@ -164,7 +166,7 @@ async def serve(
     servers: list[asyncio.Server] = []
     try:
         for one, sock in zip(listeners, sockets, strict=True):
-            servers.append(await start_server(one.app, sock, connections))
+            servers.append(await start_server(one.app, sock, connections, one.tls))
         async with background():
             ready([Address(*sock.getsockname()[:2]) for sock in sockets])
             reloader = asyncio.create_task(_reload_on(hangup, reload))
