@@ -20,6 +20,7 @@ from cortex_neuron.attached import HARNESS as ATTACHED
 from cortex_neuron.attached import Attachments
 from cortex_neuron.discovery import probe_machine
 from cortex_neuron.engine_health import HealthCheck
+from cortex_neuron.exllama.counters import Counters
 from cortex_neuron.harnesses import Harnesses, make_harnesses
 from cortex_neuron.journal import Journal
 from cortex_neuron.ledger import Ledger
@@ -29,6 +30,7 @@ from cortex_neuron.metrics import Metrics
 from cortex_neuron.registry import Registry
 from cortex_neuron.room import Room
 from cortex_neuron.routes import NodeApi
+from cortex_neuron.token_counts import TokenCounts
 from cortex_neuron.workshop import NodeWorkshop
 from cortex_neuron.xids import Severity, describe, severity_of
 from cortex_router import STRATEGIES, Device, Rules, Status, Strategy, Swapping
@@ -112,7 +114,7 @@ class Neuron:
         )
         self._activator = Activator(self._registry, settings.default_models)
         self._gate = Gate()
-        self._tokenizers = Tokenizers()
+        self._token_counts = TokenCounts(Tokenizers(), Counters(self._uplink))
         assert discovery.boot_id is not None  # noqa: S101  # set above
         self._journal = Journal(discovery.boot_id, self._rows, self._health)
         self._registry.on_change(self._journal.touch, self._journal.tell)
@@ -122,7 +124,7 @@ class Neuron:
             rows=self._rows,
             registry=self._registry,
             workshop=self._workshop,
-            tokenizers=self._tokenizers,
+            token_counts=self._token_counts,
             journal=self._journal,
             uplink=self._uplink,
             metrics=self._metrics,
@@ -168,7 +170,7 @@ class Neuron:
             if watch:
                 watch.stop()
             await self._registry.close(drain_secs=0)
-            await self._tokenizers.aclose()
+            await self._token_counts.aclose()
             await self._uplink.aclose()
 
     async def _read_meters(self) -> None:

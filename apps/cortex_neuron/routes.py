@@ -17,10 +17,10 @@ from cortex_core.wire import Discovery, Health, LoadRequest, ModelInfo, UnloadRe
 from cortex_neuron import proxying
 from cortex_neuron.harness import Engine
 from cortex_neuron.journal import Journal
-from cortex_neuron.llamacpp.tokenizer import Tokenizers
 from cortex_neuron.metrics import CONTENT_TYPE, Metrics
 from cortex_neuron.registry import Registry
 from cortex_neuron.resident import Resident
+from cortex_neuron.token_counts import TokenCounts
 from cortex_neuron.workshop import NodeWorkshop
 from cortex_uplink import Uplink, UplinkError
 from cortex_uplink.envelopes import answer, request_id
@@ -41,7 +41,7 @@ class NodeApi:
     rows: Callable[[], list[ModelInfo]]
     registry: Registry
     workshop: NodeWorkshop
-    tokenizers: Tokenizers
+    token_counts: TokenCounts
     journal: Journal
     uplink: Uplink
     metrics: Metrics
@@ -129,7 +129,7 @@ class NodeApi:
         if path is None:
             raise ModelNotFound(f"the files of {front.model!r} are not on this node", param="model")
         prompt = {key: value for key, value in front.body.items() if key not in _WHERE}
-        count = await self.tokenizers.count(path, front.model, prompt)
+        count = await self.token_counts.count(path, front.model, prompt)
         return answer({"model": front.model, "count": count})
 
     async def infer(self, request: Request) -> None:

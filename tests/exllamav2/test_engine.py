@@ -309,12 +309,12 @@ async def test_an_engine_ends_with_its_memory_and_its_socket(tmp_path: Path) -> 
     """When `stop` returns the process is gone, and nothing lies about."""
     async with serving(write_random(tmp_path / "m")) as engine:
         folder, pid = engine.engine.folder, engine.engine.pid
-        socket = folder / "s"
-        assert socket.stat().st_mode & 0o077 == 0
+        assert folder.socket.stat().st_mode & 0o077 == 0
+        assert folder.path.stat().st_mode & 0o077 == 0
 
     assert pid is not None
     assert not psutil.pid_exists(pid)
-    assert not folder.exists()
+    assert not folder.path.exists()
     assert (await engine.engine.wait()).fault is Fault.STOPPED
 
 
@@ -330,7 +330,7 @@ async def test_a_killed_engine_is_known_to_be_gone(tmp_path: Path) -> None:
 
     assert ending.fault is Fault.CRASHED
     assert isinstance(lost, Exception)
-    assert not engine.engine.folder.exists()
+    assert not engine.engine.folder.path.exists()
 
 
 async def test_a_broken_model_is_refused_with_its_kind(tmp_path: Path) -> None:

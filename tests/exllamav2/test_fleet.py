@@ -142,6 +142,16 @@ def test_refusals_keep_their_codes(client: openai.OpenAI) -> None:
     assert length.value.code == "context_length_exceeded"
 
 
+def test_tokens_are_counted_from_the_files(client: openai.OpenAI, neuron: Daemon) -> None:
+    """As many as the model counts when it answers, and no model is loaded for it."""
+    messages = [{"role": "user", "content": "Weather?"}]
+    counted = neuron.http.post(
+        f"{neuron.url}/tokenize", json={"model": "org/chance", "messages": messages}
+    ).json()
+
+    assert counted["count"] == ask(client, "org/chance", max_tokens=1).usage.prompt_tokens
+
+
 def test_a_client_that_leaves_frees_the_engine(client: openai.OpenAI, neuron: Daemon) -> None:
     """Through both daemons, within a second."""
     stream = ask(client, "org/chance", stream=True, max_tokens=900, extra_body={"ignore_eos": True})

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final
 
 import structlog
 
@@ -28,18 +28,11 @@ from cortex_neuron.exllama.plan import Plan
 from cortex_neuron.exllama.reading import Reader
 from cortex_neuron.exllama.refusals import PREFLIGHT
 from cortex_neuron.exllama.server import EngineApi
+from cortex_neuron.exllama.sockets import listen
 from cortex_uplink.lean_app import LeanApp, start_server
 from cortex_uplink.logs import configure_logs
 
 log = structlog.get_logger()
-
-
-class Server(Protocol):
-    """A server that runs."""
-
-    def close(self) -> None:
-        """Take no more connections."""
-
 
 _FAULT_STATUS: Final = 70
 
@@ -99,16 +92,6 @@ def _backend(library: str, plan: Plan, report: Report) -> Backend:
             return ExLlamaV3Backend(plan, report)
         case _:
             raise PreflightFailed("unsupported_format", f"no backend is called {library!r}")
-
-
-def listen(path: Path) -> socket.socket:
-    """Return a socket at `path` that only this user may speak to."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(128)
-    listener.setblocking(False)  # noqa: FBT003
-    return listener
 
 
 async def _serve(

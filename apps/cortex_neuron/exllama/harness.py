@@ -7,16 +7,13 @@ folder of its own, which nobody else may enter.
 """
 
 import os
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
-from urllib.parse import quote
 
-from cortex_core.errors import ApiError, EngineStartFailed, InvalidRequest, PreflightFailed
+from cortex_core.errors import ApiError, EngineStartFailed, InvalidRequest
 from cortex_core.settings import ExllamaSettings
 from cortex_core.wire import Device
 from cortex_neuron.engine_process import (
@@ -32,8 +29,9 @@ from cortex_neuron.exllama.memory import estimate, longest_cache
 from cortex_neuron.exllama.options import ExllamaOptions, merge_options
 from cortex_neuron.exllama.plan import PAGE, Plan
 from cortex_neuron.exllama.preflight import ExllamaFacts, probe
-from cortex_neuron.exllama.refusals import PREFLIGHT, refusal
-from cortex_neuron.faults import Ending, Fault
+from cortex_neuron.exllama.refusals import explain, refusal
+from cortex_neuron.exllama.sockets import SocketFolder
+from cortex_neuron.faults import Ending
 from cortex_neuron.harness import Conversation, EngineSpec, ModelFacts, Report
 from cortex_neuron.paging import SharedCache
 
@@ -52,7 +50,7 @@ class ExllamaEngine:
     cache: SharedCache | None
     capabilities: tuple[str, ...]
     process: EngineProcess
-    folder: Path
+    folder: SocketFolder
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -75,7 +73,7 @@ class ExllamaEngine:
     async def wait(self) -> Ending:
         """Return, once the process has ended, how it did."""
         ending = await self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove()
         return ending
 
     def kill(self, ending: Ending) -> None:
@@ -85,7 +83,7 @@ class ExllamaEngine:
     async def stop(self, timeout_secs: float) -> None:
         """End the process, by force after `timeout_secs`."""
         await self.process.stop(timeout_secs)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove()
 
 
 class ExllamaHarness(ABC):
@@ -173,26 +171,25 @@ class ExllamaHarness(ABC):
         if (reason := self.unavailable()) is not None:
             raise EngineStartFailed(f"this node cannot run {self.name} now: {reason}")
         options = ExllamaOptions.model_validate(dict(spec.options))
-        # Short, because the path of a socket may not be long.
-        folder = Path(tempfile.mkdtemp(prefix="cortex-"))
+        folder = SocketFolder()
         try:
             process = await EngineProcess.start(
                 python_module("cortex_neuron.exllama.engine"),
-                self._task(spec, options, folder / "s"),
+                self._task(spec, options, folder.socket),
                 title=spec.model_id,
                 environment=child_environment(self._environment, device_environment(spec.devices)),
                 timeout_secs=options.start_timeout_secs,
                 report=report,
             )
         except EngineFailed as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise _explain(error) from error
+            folder.remove()
+            raise explain(error) from error
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
             raise
         ready = process.ready
         return ExllamaEngine(
-            url=f"http+unix://{quote(str(folder / 's'), safe='')}",
+            url=folder.url,
             slots=ready["slots"],
             context=ready["context"],
             cache=SharedCache(
@@ -292,17 +289,3 @@ def can_page(devices: Sequence[Device]) -> bool:
     capabilities = [device.compute_capability for device in devices]
     known = [tuple(map(int, one.split("."))) for one in capabilities if one]
     return all(one >= _PAGED_CAPABILITY for one in known)
-
-
-def _explain(error: EngineFailed) -> ApiError:
-    """Return what is known about why the engine refused: some refusals are about the files."""
-    if error.said.startswith(PREFLIGHT):
-        kind, _, message = error.said.removeprefix(PREFLIGHT).partition(": ")
-        return PreflightFailed(kind, message)
-    if error.fault is Fault.OUT_OF_MEMORY:
-        return EngineStartFailed(
-            "the model did not fit on its devices: their memory ran out while it was loaded; "
-            "give it a smaller context, a quantised cache_mode, or more devices",
-            code="out_of_memory",
-        )
-    return error

@@ -1,18 +1,22 @@
-"""What our own engine refuses: its errors are ours, and come over as they were raised."""
+"""What our own children refuse: their errors are ours, and come over as they were raised."""
 
 from typing import Any, Final
 
 from cortex_core.errors import (
     ApiError,
+    EngineStartFailed,
     InternalError,
     InvalidRequest,
     ModelNotFound,
+    PreflightFailed,
     QueueFull,
     RequestTooLarge,
     ShuttingDown,
     Unavailable,
     UpstreamMalformed,
 )
+from cortex_neuron.engine_process import EngineFailed
+from cortex_neuron.faults import Fault
 
 #: What an engine says first when it is the model's files that it refuses; then kind and message.
 PREFLIGHT: Final = "preflight "
@@ -44,6 +48,20 @@ def refusal(status: int, body: Any) -> ApiError:
         param=param if isinstance(param, str) else None,
         extra={key: value for key, value in error.items() if key not in _NAMED},
     )
+
+
+def explain(error: EngineFailed) -> ApiError:
+    """Return what is known about why the engine refused: some refusals are about the files."""
+    if error.said.startswith(PREFLIGHT):
+        kind, _, message = error.said.removeprefix(PREFLIGHT).partition(": ")
+        return PreflightFailed(kind, message)
+    if error.fault is Fault.OUT_OF_MEMORY:
+        return EngineStartFailed(
+            "the model did not fit on its devices: their memory ran out while it was loaded; "
+            "give it a smaller context, a quantised cache_mode, or more devices",
+            code="out_of_memory",
+        )
+    return error
 
 
 def _status(status: int, error: dict[str, Any]) -> int:

@@ -9,8 +9,9 @@ from cortex_core.errors import EngineStartFailed, InvalidRequest, PreflightFaile
 from cortex_core.settings import ExllamaSettings, NeuronSettings
 from cortex_core.wire import Device
 from cortex_neuron.engine_process import EngineFailed
-from cortex_neuron.exllama.harness import ExLlamaV2Harness, _explain
+from cortex_neuron.exllama.harness import ExLlamaV2Harness
 from cortex_neuron.exllama.options import ExllamaOptions
+from cortex_neuron.exllama.refusals import explain
 from cortex_neuron.harness import EngineSpec
 from cortex_neuron.harnesses import Harnesses, harness_of, make_harnesses
 from tests.apps.cortex_neuron.exllama.model_folders import Model, write_model
@@ -138,7 +139,7 @@ async def test_nothing_is_started_where_the_library_is_not(
 )
 def test_a_failed_start_is_told_apart(said: str, kind: type[Exception], code: str) -> None:
     """Files, memory, and everything else; what the engine said is not for clients."""
-    found = _explain(EngineFailed("the engine cannot load this model", said=said, tail=()))
+    found = explain(EngineFailed("the engine cannot load this model", said=said, tail=()))
 
     assert type(found) is kind
     assert found.code == code

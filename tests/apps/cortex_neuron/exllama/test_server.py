@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import pytest
 
-from cortex_neuron.exllama.engine import listen
 from cortex_neuron.exllama.engine_thread import EngineThread
 from cortex_neuron.exllama.jobs import Limits
 from cortex_neuron.exllama.reading import Reader
 from cortex_neuron.exllama.sampling import ModelDefaults
 from cortex_neuron.exllama.server import EngineApi
+from cortex_neuron.exllama.sockets import listen
 from cortex_neuron.exllama.templates import ChatTemplate
 from cortex_uplink import Limits as Patience
 from cortex_uplink import Uplink, UplinkError
