@@ -33,7 +33,7 @@ from cortex_neuron.routes import NodeApi
 from cortex_neuron.token_counts import TokenCounts
 from cortex_neuron.workshop import NodeWorkshop
 from cortex_neuron.xids import Severity, describe, severity_of
-from cortex_router import STRATEGIES, Device, Rules, Status, Strategy, Swapping
+from cortex_router import STRATEGIES, Device, Rules, Strategy, Swapping
 from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
 from cortex_uplink.serving import Gate, Listener, make_app
@@ -178,9 +178,8 @@ class Neuron:
             await asyncio.sleep(METERS_EVERY_SECS)
             held = await self._workshop.measure(self._registry.engines())
             for model, by_device in held.items():
-                resident = self._registry.residents.get(model)
-                if resident is not None and resident.status is Status.LOADED:
-                    resident.used_mb = sum(by_device.values())
+                if (resident := self._registry.residents.get(model)) is not None:
+                    resident.holds(sum(by_device.values()))
             for device in self._workshop.telemetry:
                 if device.fault is not None and device.fault != SILENT:
                     self._registry.device_failed(device.index, device.fault)

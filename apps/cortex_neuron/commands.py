@@ -164,6 +164,9 @@ def _show(machine: "Machine", now: Mapping[int, "DeviceHealth"]) -> None:
         )
     if machine.cuda_unavailable_reason:
         console.print(Text(f"no CUDA: {machine.cuda_unavailable_reason}"))
+    for device in machine.devices:
+        if (health := now.get(device.index)) is not None and health.fault is not None:
+            console.print(Text(f"{device.kind} {device.index} cannot be used: {health.fault}"))
     console.print(table if machine.devices else Text("no device to run a model on"))
 
 

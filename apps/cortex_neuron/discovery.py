@@ -90,8 +90,12 @@ def _read_gpus(nvml: Nvml, engines: Mapping[str, int]) -> Reading:
     families = {model: family_of(pid) for model, pid in engines.items()}
     ours = frozenset[int]().union(*families.values())
     holdings = nvml.holdings()
+    # In a container NVML may call our processes by numbers that are not theirs here.
+    ours_are_known = not engines or any(pid in held for held in holdings.values() for pid in ours)
     devices = tuple(
         one.model_copy(update={"vram_foreign_mb": _foreign(one, holdings[one.index], ours)})
+        if ours_are_known
+        else one
         for one in nvml.read()
     )
     held = {

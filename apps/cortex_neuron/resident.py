@@ -11,6 +11,8 @@ from cortex_neuron.harness import Engine
 from cortex_neuron.intents import Intents
 from cortex_router import Life, Profile, Status, step
 
+#: What is reckoned is not exact, so an engine is only done when it says so.
+_ALMOST = 0.99
 #: How a node calls itself where only this node is looked at.
 HERE = "self"
 #: What a model is when clients may expect answers of it.
@@ -64,6 +66,7 @@ class Resident:
     attached_to: str | None = None
     trouble: str | None = None
     elsewhere: Elsewhere | None = None
+    tells_progress: bool = False
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,6 +101,17 @@ class Resident:
             priority=residency.priority,
             apart_from=residency.apart_from,
         )
+
+    def holds(self, held_mb: int) -> None:
+        """Take in what its engine was seen to hold.
+
+        While it loads that is how far it is, unless the engine says so itself.
+        """
+        if self.status is Status.LOADED:
+            self.used_mb = held_mb
+        elif self.progress and self.progress.phase == "loading" and not self.tells_progress:
+            share = min(_ALMOST, held_mb / max(1, self.required_mb or 1))
+            self.progress = self.progress.model_copy(update={"share": round(share, 3)})
 
     def close_for(self, wanted_by: str) -> None:
         """Take no new requests, so that the model leaves once it has served those it has.

@@ -199,6 +199,7 @@ class Supervisor:
             if (now := time.monotonic()) - told < _REPORT_EVERY_SECS and done != total:
                 return
             told = now
+            resident.tells_progress = bool(total)
             share = None if not total else min(1.0, done / total)
             resident.progress = Progress(phase="loading", share=share, started_at=started)
             self.changed()

@@ -72,6 +72,7 @@ class FakeWorld:
     cache: SharedCache | None = None
     foreign: int = 0
     broken: str | None = None
+    mute: bool = False
     failures: list[ApiError] = field(default_factory=list)
 
     def check_harness(self, request: LoadRequest) -> None:
@@ -119,7 +120,8 @@ class FakePrepared:
     async def start(self, devices: tuple[int, ...], report: Report) -> FakeEngine:
         """Start it, when the world lets it."""
         self.world.said.append(f"start {self.model}")
-        report(1, 4)
+        if not self.world.mute:
+            report(1, 4)
         if self.world.failures:
             raise self.world.failures.pop(0)
         if self.world.hold is not None:

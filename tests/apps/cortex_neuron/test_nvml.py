@@ -113,6 +113,16 @@ def test_an_engine_holds_what_nvml_says_and_the_rest_is_foreign(here: Gpus) -> N
     assert [one.vram_foreign_mb for one in reading.devices] == [2000, 0]
 
 
+def test_where_our_processes_are_not_told_nobody_is_called_a_stranger(here: Gpus) -> None:
+    """In a container they may have other numbers: whose memory it is, is unknown then."""
+    machine = two(here)
+    here.add("gpu0.proc=77:500")
+    told = read_machine(machine, {"mine": os.getpid()})
+
+    assert told.held == {}
+    assert [one.vram_foreign_mb for one in told.devices] == [None, None]
+
+
 def test_no_nvidia_stack_is_normal(here: Gpus) -> None:
     """Neither a missing library nor an unloaded driver is a fault; the CPU serves."""
     for code in (12, 9):

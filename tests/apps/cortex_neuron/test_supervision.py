@@ -148,6 +148,26 @@ async def test_a_stranger_who_takes_what_was_evicted_for_a_load_stops_it(
     assert node.world.ledger.held == {}
 
 
+async def test_an_engine_that_says_nothing_is_as_far_as_what_it_holds() -> None:
+    """Of what it is reckoned to need, and never done before it says so."""
+    node = desk(hold=asyncio.Event(), sizes={"m": 8}, mute=True)
+    loading = asyncio.create_task(node.registry.load(load("m")))
+    await until(lambda: "start m" in node.world.said)
+    resident = node.registry.residents["m"]
+    shares = list[float | None]()
+    for held in (2, 8, 80):
+        resident.holds(held)
+        shares.append(node.registry.rows()[0].progress.share)  # type: ignore[union-attr]
+    assert node.world.hold is not None
+    node.world.hold.set()
+    await loading
+    resident.holds(7)
+
+    assert shares == [0.25, 0.99, 0.99]
+    assert node.registry.rows()[0].vram_used_mb == 7
+    await node.registry.close(0)
+
+
 async def test_how_far_an_engine_is_shows_in_the_row() -> None:
     """As a share, whatever it counts in."""
     node = desk(hold=asyncio.Event())

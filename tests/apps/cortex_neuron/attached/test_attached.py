@@ -136,7 +136,27 @@ def test_a_server_that_is_gone_leaves_its_models_recovering_until_it_is_back(
     assert refused.status_code == 503
     assert "retry-after" in refused.headers
     assert ask(neuron, "theirs").status_code == 200
-    assert [one["now"] for one in neuron.events("attached.state")] == ["up", "unreachable", "up"]
+    eventually(
+        lambda: (
+            [one["now"] for one in neuron.events("attached.state")] == ["up", "unreachable", "up"]
+        )
+    )
+
+
+def test_a_gateway_offers_them_without_knowing_of_the_server(
+    bench: Workbench, server: Server
+) -> None:
+    """They are in no catalogue; the node says that it has them, and that is enough."""
+    neuron = attach(bench, server)
+    cortex = bench.cortex({"n1": neuron.url}, [], timeouts={"hold": 0.5})
+    eventually(lambda: ask(cortex, "theirs").status_code == 200)
+    listed = cortex.http.get(f"{cortex.url}/v1/models").json()["data"]
+    server.stop()
+    becomes(neuron, "unreachable")
+    gone = ask(cortex, "theirs")
+
+    assert [(one["id"], one["loaded"]) for one in listed] == [("theirs", True)]
+    assert (gone.status_code, "retry-after" in gone.headers) == (503, True)
 
 
 def test_models_come_and_go_with_the_servers_list(bench: Workbench, server: Server) -> None:
