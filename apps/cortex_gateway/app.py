@@ -15,7 +15,7 @@ from cortex_core.loading import ConfigError
 from cortex_core.settings import Address, Catalogue, CortexSettings, NeuronEntry
 from cortex_gateway.counting import TokenCounter
 from cortex_gateway.dispatch import Dispatcher
-from cortex_gateway.fleet import Fleet, NodeState
+from cortex_gateway.fleet import Fleet
 from cortex_gateway.fleet_events import FleetEvents
 from cortex_gateway.freshening import Freshener
 from cortex_gateway.in_flight import InFlight
@@ -62,8 +62,8 @@ class Gateway:
     async def run(self) -> None:
         """Bind, watch, serve, drain."""
         settings = self._settings
-        self._metrics = Metrics()
         self._fleet = Fleet(self._catalogue)
+        self._metrics = Metrics(self._fleet)
         self._dispatcher = Dispatcher(self._fleet, settings, self._metrics)
         timeouts = settings.timeouts
         limits = Limits(
@@ -78,7 +78,8 @@ class Gateway:
             in_flight=InFlight(),
             settings=settings,
         )
-        self._fleet.on_change(self._measure)
+        self._metrics.gauges.in_flight = lambda: self._inference.gate.in_flight
+        self._metrics.gauges.waiting = lambda: self._dispatcher.waiting
         api = GatewayApi(
             inference=self._inference,
             counter=TokenCounter(self._fleet, self._dispatcher),
@@ -170,7 +171,6 @@ class Gateway:
         for gone in set(self._fleet.nodes) - names:
             await self._unwatch(gone)
             self._fleet.remove(gone)
-            self._metrics.forget_node(gone)
         await self._watch(settings)
         self._fleet.set_catalogue(catalogue)
         self._dispatcher.configure(settings)
@@ -183,15 +183,6 @@ class Gateway:
             models=len(catalogue.models),
             needs_restart="[gateway]" if restart else None,
         )
-
-    def _measure(self, state: NodeState | None) -> None:
-        if state is not None and state.entry.name in self._fleet.nodes:
-            self._metrics.observe_node(
-                state.entry.name,
-                healthy=state.healthy,
-                models=tuple(state.models.values()),
-                devices=state.health.devices,
-            )
 
 
 def _token_header(entry: NeuronEntry) -> dict[str, str]:

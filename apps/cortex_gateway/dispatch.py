@@ -130,9 +130,9 @@ class Dispatcher:
         """Count a request that is sent again. Raises Unavailable when it must not be."""
         spent = self._retries.retried(time.monotonic())
         if spent is None:
-            self._metrics.retries.labels("withheld").inc()
+            self._metrics.tallies.retried("withheld")
             raise Unavailable("too many requests had to be sent again lately")
-        self._metrics.retries.labels("made").inc()
+        self._metrics.tallies.retried("made")
         self._retries = spent
         return serve
 
@@ -228,9 +228,9 @@ class Dispatcher:
         except NodeError as error:
             await self._load_refused(decision, error)
             return
-        self._metrics.cold_starts.labels(model, node).inc()
+        self._metrics.tallies.of(model, node).cold_starts += 1
         for victim in decision.evict:
-            self._metrics.evictions.labels(victim.model, node).inc()
+            self._metrics.tallies.of(victim.model, node).evictions += 1
         log.info("model.load_accepted", model=model, node=node, status=answer.status)
         if answer.status == "queued" and model not in self._intents:
             self._intents[model] = asyncio.Event()

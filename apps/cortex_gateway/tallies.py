@@ -57,6 +57,8 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cold_starts: int = 0
+    evictions: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     duration: Distribution = field(default_factory=lambda: Distribution(_DURATION))
     first_token: Distribution = field(default_factory=lambda: Distribution(_FIRST_TOKEN))
@@ -69,6 +71,8 @@ _COUNTERS: Final = (
     ("prompt_tokens", "cortex_prompt_tokens", "Prompt tokens."),
     ("completion_tokens", "cortex_completion_tokens", "Generated tokens."),
     ("cached_tokens", "cortex_cached_prompt_tokens", "Prompt tokens found in a prefix cache."),
+    ("cold_starts", "cortex_cold_starts", "Loads that requests caused."),
+    ("evictions", "cortex_evictions", "Models asked to leave for another."),
 )
 _HISTOGRAMS: Final = (
     (
@@ -97,6 +101,7 @@ class Tallies(Collector):
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._decisions: dict[tuple[str, str], int] = {}
         self._refusals: dict[tuple[str, str], int] = {}
+        self._retries: dict[str, int] = {"made": 0, "withheld": 0}
 
     def of(self, model: str, node: str) -> Tally:
         """Return the tally of a model on a node."""
@@ -114,6 +119,10 @@ class Tallies(Collector):
         """Count a failure on a route that is not for inference."""
         key = (route, code)
         self._refusals[key] = self._refusals.get(key, 0) + 1
+
+    def retried(self, outcome: str) -> None:
+        """Count a request that was sent again (`made`), or was not (`withheld`)."""
+        self._retries[outcome] += 1
 
     def keep(self, models: Container[str], nodes: Container[str]) -> None:
         """Forget what is neither of these models nor of these nodes; what is unknown stays."""
@@ -164,3 +173,11 @@ class Tallies(Collector):
         for labels, count in sorted(self._refusals.items()):
             refusals.add_metric(labels, count)
         yield refusals
+        retries = CounterMetricFamily(
+            "cortex_retries",
+            "Requests sent again to another replica, and those that were not, to spare the fleet.",
+            labels=("outcome",),
+        )
+        for outcome, count in sorted(self._retries.items()):
+            retries.add_metric((outcome,), count)
+        yield retries

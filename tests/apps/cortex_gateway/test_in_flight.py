@@ -106,7 +106,7 @@ class Asking(threading.Thread):
 def test_a_request_is_seen_on_its_way_and_when_it_has_ended(cortex: Daemon, held: Held) -> None:
     """With its age, where it is, how far it is; its name is the client's own."""
     asking = Asking(cortex, CHAT, stream=True)
-    row = eventually(lambda: next((one for one in rows(cortex) if one["tokens"] > 3), None))
+    (row, *_) = eventually(lambda: [one for one in rows(cortex) if one["tokens"] > 3])
 
     assert {key: row[key] for key in ("id", "phase", "dialect", "model", "node", "attempts")} == {
         "id": "mine-1",
@@ -172,7 +172,7 @@ def test_a_request_that_waits_for_a_model_can_be_cancelled(
     with fake_neuron(node), workbench(tmp_path) as bench:
         cortex = bench.cortex({"old": node.url}, models, {"gpt-4": MODEL})
         asking = Asking(cortex, CHAT, stream=False)
-        row = eventually(lambda: next(iter(rows(cortex)), None))
+        (row,) = eventually(lambda: rows(cortex))
         assert (row["phase"], row["model"], row["attempts"]) == ("waiting", MODEL, 0)
         assert "node" not in row
 
