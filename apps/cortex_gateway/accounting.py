@@ -40,7 +40,8 @@ class Outcome:
     finish_reason: str | None = None
     client_gone = False
     cancelled = False
-    #: Set while there are keys.
+    #: While there are keys: whose it is, and what it holds of the key's limits.
+    key: str | None = None
     visit: Visit | None = None
     #: Where the node was asked; what went wrong, for the operator only.
     url: str | None = None
@@ -73,6 +74,12 @@ class Outcome:
         return (
             (self.usage.completion - 1) / span if self.usage.completion > 1 and span > 0 else None
         )
+
+    @property
+    def came(self) -> int | None:
+        """About how many tokens came of the answer; None when none was begun."""
+        begun = self.pieces or (self.client_gone and self.sent is not None)
+        return self.pieces if begun else None
 
     @property
     def phase(self) -> str:
@@ -170,7 +177,7 @@ def _told(outcome: Outcome, duration: float) -> dict[str, Any]:
         "attempts": outcome.attempts,
         "duration_ms": round(duration * 1000, 1),
     }
-    for name in ("model", "node", "decision", "code", "finish_reason"):
+    for name in ("key", "model", "node", "decision", "code", "finish_reason"):
         if (value := getattr(outcome, name)) is not None:
             fields[name] = value
     if (usage := outcome.usage) is not None:

@@ -11,13 +11,17 @@ import structlog
 import uvloop
 
 from cortex_core import __version__
+from cortex_core.access import Keyring
+from cortex_core.exposure import refuse_strangers
 from cortex_core.loading import ConfigError
 from cortex_core.settings import Address, Catalogue, CortexSettings, NeuronEntry
 from cortex_gateway.counting import TokenCounter
 from cortex_gateway.dispatch import Dispatcher
+from cortex_gateway.door import Door, keyring_of
 from cortex_gateway.fleet import Fleet
 from cortex_gateway.fleet_events import FleetEvents
 from cortex_gateway.freshening import Freshener
+from cortex_gateway.guarding import Doorbell
 from cortex_gateway.in_flight import InFlight
 from cortex_gateway.inference import Inference
 from cortex_gateway.metrics import Metrics
@@ -31,6 +35,7 @@ from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
 from cortex_uplink.serving import Gate, Listener, make_app
 from cortex_uplink.serving import serve as serve_apps
+from cortex_uplink.tls import client_tls, renew, server_tls
 
 log = structlog.get_logger()
 
@@ -54,6 +59,12 @@ class Gateway:
     """One gateway process."""
 
     def __init__(self, settings: CortexSettings, catalogue: Catalogue, reload: Reload) -> None:
+        refuse_strangers(settings)
+        self._keyring = keyring_of(settings)
+        self._door = Door()
+        self._tls = server_tls(settings.tls)
+        self._nodes_tls = client_tls(settings.tls.ca_file)
+        self._listening = settings.gateway
         self._settings = settings
         self._catalogue = catalogue
         self._reload = reload
@@ -72,12 +83,14 @@ class Gateway:
         self._inference = Inference(
             fleet=self._fleet,
             dispatcher=self._dispatcher,
-            uplink=Uplink(limits),
+            uplink=Uplink(limits, tls=self._nodes_tls),
             metrics=self._metrics,
             gate=Gate(),
             in_flight=InFlight(),
             settings=settings,
         )
+        self._metrics.add(self._door)
+        self._open_to(self._keyring)
         self._metrics.gauges.in_flight = lambda: self._inference.gate.in_flight
         self._metrics.gauges.waiting = lambda: self._dispatcher.waiting
         api = GatewayApi(
@@ -89,15 +102,20 @@ class Gateway:
         app = make_app(
             "cortex",
             request_max_mb=settings.gateway.request_max_mb,
-            on_failure=Refusals(self._metrics.tallies),
+            on_failure=Doorbell(Refusals(self._metrics.tallies)),
         )
         api.add_to(app)
-        metrics_app = make_app("cortex-metrics", request_max_mb=1)
+        metrics_app = make_app(
+            "cortex-metrics", request_max_mb=1, on_failure=Doorbell(Refusals(self._metrics.tallies))
+        )
         api.add_metrics_to(metrics_app)
         await serve_apps(
             [
-                Listener(app=app, address=Address.parse(settings.gateway.listen)),
-                Listener(app=metrics_app, address=Address.parse(settings.gateway.metrics_listen)),
+                Listener(app=one, address=Address.parse(address), tls=self._tls)
+                for one, address in (
+                    (app, settings.gateway.listen),
+                    (metrics_app, settings.gateway.metrics_listen),
+                )
             ],
             gate=self._inference.gate,
             drain_secs=timeouts.drain,
@@ -124,7 +142,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, verify=self._nodes_tls) as http:
             self._http = http
             await self._watch(self._settings)
             freshening = asyncio.create_task(Freshener(self._fleet, self._dispatcher).run())
@@ -164,6 +182,11 @@ class Gateway:
         """Take over a changed configuration; one that cannot be used changes nothing."""
         try:
             settings, catalogue = await asyncio.to_thread(self._reload)
+            refuse_strangers(settings)
+            # Other addresses take a restart: until then it is these that are reached.
+            refuse_strangers(settings.model_copy(update={"gateway": self._listening}))
+            keyring = await asyncio.to_thread(keyring_of, settings)
+            renew(self._tls, settings.tls)
         except ConfigError as error:
             log.warning("config.rejected", error=str(error))
             return
@@ -175,14 +198,21 @@ class Gateway:
         self._fleet.set_catalogue(catalogue)
         self._dispatcher.configure(settings)
         self._inference.settings = settings
-        restart = settings.gateway != self._settings.gateway
+        self._open_to(keyring)
+        restart = (settings.gateway, settings.tls) != (self._settings.gateway, self._settings.tls)
         self._settings = settings
         log.info(
             "config.reloaded",
             neurons=sorted(names),
             models=len(catalogue.models),
-            needs_restart="[gateway]" if restart else None,
+            keys=None if keyring is None else len(keyring),
+            needs_restart="[gateway] or [tls]" if restart else None,
         )
+
+    def _open_to(self, keyring: Keyring | None) -> None:
+        """Let in whoever has one of these keys; None: everybody."""
+        self._door.know(keyring or {})
+        self._inference.door = None if keyring is None else self._door
 
 
 def _token_header(entry: NeuronEntry) -> dict[str, str]:
@@ -190,7 +220,7 @@ def _token_header(entry: NeuronEntry) -> dict[str, str]:
     if entry.token_file is None:
         return {}
     try:
-        token = entry.token_file.read_text(encoding="utf-8").strip()
+        token = entry.token_file.read_text(encoding="utf-8").strip().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         log.error("token.unreadable", node=entry.name, path=str(entry.token_file), error=str(error))  # noqa: TRY400  # the path says it all
         return {}

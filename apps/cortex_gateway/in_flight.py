@@ -94,7 +94,7 @@ def _common(one: Outcome) -> dict[str, Any]:
         "attempts": one.attempts,
     }
     model = one.model or one.asked_for[:_NAME_CHARS]
-    known = {"model": model or None, "node": one.node, "decision": one.decision}
+    known = {"key": one.key, "model": model or None, "node": one.node, "decision": one.decision}
     return row | {name: value for name, value in known.items() if value is not None}
 
 

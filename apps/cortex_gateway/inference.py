@@ -18,6 +18,7 @@ import structlog
 from orjson import JSONDecodeError, loads
 from sanic import HTTPResponse
 
+from cortex_core.access import Grant
 from cortex_core.errors import (
     ApiError,
     InternalError,
@@ -30,9 +31,10 @@ from cortex_core.errors import (
 )
 from cortex_core.principals import principal_of
 from cortex_core.settings import CortexSettings
-from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Front, Ticket, Usage
+from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Ticket, Usage
 from cortex_gateway.accounting import Outcome, account, reasons
 from cortex_gateway.dispatch import Dispatcher
+from cortex_gateway.door import Door
 from cortex_gateway.failing import (
     lost_node,
     malformed,
@@ -89,20 +91,24 @@ class Inference:
     gate: Gate
     in_flight: InFlight
     settings: CortexSettings
+    #: Only while there are keys.
+    door: Door | None = None
 
     async def handle(
         self, request: ClientRequest, read: Read, *, streams: bool = True
     ) -> HTTPResponse | None:
         """Answer one request. None means that the answer has been sent."""
-        path = request.path.rstrip("/")
+        door = self.door
+        grant = None if door is None else door.identify(request.headers)
         outcome = Outcome(
             request_id=request.name,
             route=request.path,
-            principal=principal_of(request.headers, request.connection.address),
-            dialect=_DIALECTS.get(path, "openai"),
+            principal=principal_of(request.headers, request.connection.address)
+            if grant is None
+            else grant.principal,
+            dialect=_DIALECTS.get(request.path.rstrip("/"), "openai"),
         )
         events: EventResponse | None = None
-        front: Front | None = None
         gate = self.gate
         self.in_flight.enter(outcome)
         try:
@@ -111,6 +117,8 @@ class Inference:
                 exchange = read_exchange(request, read)
                 front = exchange.front
                 outcome.asked_for = front.model
+                if door is not None and grant is not None:
+                    self._let_in(door, grant, request, outcome)
                 outcome.stream = front.stream and streams
                 if not outcome.stream:
                     await self._whole(request, exchange, outcome)
@@ -145,12 +153,24 @@ class Inference:
             return await tell_client(request, ours, outcome, events)
         finally:
             self.in_flight.leave(outcome)
-            known = outcome.model is not None
-            if not known and front is not None:
-                view = self.fleet.view()
-                outcome.model = view.resolve(front.model)
-                known = view.profile(outcome.model) is not None
-            account(outcome, self.metrics, in_catalogue=known)
+            if door is not None and outcome.visit is not None:
+                door.leave(outcome.visit, outcome.usage, outcome.came)
+            self._account(outcome)
+
+    def _account(self, outcome: Outcome) -> None:
+        known = outcome.model is not None
+        if not known and outcome.asked_for:
+            view = self.fleet.view()
+            outcome.model = view.resolve(outcome.asked_for)
+            known = view.profile(outcome.model) is not None
+        account(outcome, self.metrics, in_catalogue=known)
+
+    def _let_in(self, door: Door, grant: Grant, request: ClientRequest, outcome: Outcome) -> None:
+        outcome.key = grant.name
+        if grant.models is not None:
+            model = self.fleet.view().resolve(outcome.asked_for)
+            door.require_model(grant, outcome.asked_for, model)
+        outcome.visit = door.enter(grant, rough_tokens(len(request.body)))
 
     async def _streamed(
         self,

@@ -18,6 +18,8 @@ from cortex_core.errors import (
 
 MAX_ERROR_BYTES = 64 * 1024
 _LOGGED_CHARS = 600
+#: What one node says of itself, not of the request.
+_ELSEWHERE = frozenset({401, 403, 429, 502, 503})
 
 
 class NodeRefused(Exception):
@@ -70,6 +72,8 @@ def refused_by_node(status: int, headers: Mapping[str, str], raw: bytes) -> ApiE
     param = detail.get("param") if isinstance(detail.get("param"), str) else None
     extra = {k: v for k, v in detail.items() if k not in {"message", "type", "code", "param"}}
     match status:
+        case 401 | 403:
+            return Unavailable("the node does not obey this gateway")
         case 404:
             return ModelNotFound(message, code=code, param=param)
         case 413:
@@ -97,7 +101,7 @@ def is_replaceable(status: int, error: ApiError) -> bool:
 
     A 404 of a model we believed loaded means that our picture is old, not that the model is gone.
     """
-    return status in (429, 502, 503) or (status == 404 and error.code == "model_not_found")  # noqa: PLR2004
+    return status in _ELSEWHERE or (status == 404 and error.code == "model_not_found")  # noqa: PLR2004
 
 
 def _seconds(text: str | None) -> float | None:

@@ -26,6 +26,7 @@ from cortex_dialects.messages import page
 from cortex_gateway import listing, picture
 from cortex_gateway.counting import TokenCounter
 from cortex_gateway.fleet_events import FleetEvents
+from cortex_gateway.guarding import Guard, grant_of
 from cortex_gateway.inference import Inference, read_exchange, ticket
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
@@ -60,6 +61,7 @@ class GatewayApi:
 
     def add_to(self, app: LeanApp) -> None:
         """Add the API to `app`."""
+        app.register_middleware(Guard(lambda: self.inference.door).check, "request")
         handle = self.inference.handle
         app.add_direct_route(partial(handle, read=_passed), "/v1/chat/completions", "chat")
         app.add_direct_route(partial(handle, read=_passed), "/v1/completions", "completions")
@@ -85,6 +87,7 @@ class GatewayApi:
 
     def add_metrics_to(self, app: Sanic[Any, Any]) -> None:
         """Add the Prometheus exposition to the app of the metrics port."""
+        app.register_middleware(Guard(lambda: self.inference.door).check, "request")
         app.add_route(self.metrics, "/metrics")
 
     async def count_message(self, request: Request) -> HTTPResponse:
@@ -99,14 +102,25 @@ class GatewayApi:
         self, request: Request, read: Callable[[Named], Translated], head: dict[str, str]
     ) -> HTTPResponse:
         exchange = read_exchange(request, read)
+        self._may_count(request, exchange)
         counted = await self.counter.count(exchange.chat, exchange.front.model)
         response = answer({**head, "input_tokens": counted.tokens})
         response.headers["x-cortex-token-count"] = "exact" if counted.exact else "estimate"
         return response
 
+    def _may_count(self, request: Request, exchange: Translated) -> None:
+        """Let a count pass that is not beyond its key; it is a request like any other."""
+        door, grant = self.inference.door, grant_of(request)
+        if door is not None and grant is not None:
+            name = exchange.front.model
+            door.require_model(grant, name, self.inference.fleet.view().resolve(name))
+            door.leave(door.enter(grant, 0), None, None)
+
     async def models(self, request: Request) -> HTTPResponse:
         """`GET /v1/models`, in pages and in Anthropic's shape for Anthropic's clients."""
         rows = listing.entries(self.inference.fleet)
+        if (grant := grant_of(request)) is not None:
+            rows = [row for row in rows if grant.covers(row["id"], row.get("alias_of", row["id"]))]
         if not _for_anthropic(request):
             return answer({"object": "list", "data": rows})
         asked = {name: request.args.get(name) for name in ("limit", "after_id", "before_id")}
@@ -119,7 +133,9 @@ class GatewayApi:
         """`GET /v1/models/{id}`; ids may hold slashes."""
         name = unquote(model_id)
         entry = listing.named(self.inference.fleet, name)
-        if entry is None:
+        grant = grant_of(request)
+        hidden = grant is not None and not grant.covers(name, (entry or {}).get("alias_of", name))
+        if entry is None or hidden:
             raise ModelNotFound(f"the model {name!r} is not in the catalogue", param="model")
         if _for_anthropic(request):
             return answer(listing.for_anthropic([entry])[0].as_json())

@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from cortex_core import __version__
+from cortex_core.exposure import refuse_strangers
 from cortex_core.loading import ConfigError
 from cortex_core.plugins import load_object
 from cortex_core.settings import Address, NeuronSettings, SwappingSettings
@@ -27,6 +28,7 @@ from cortex_neuron.ledger import Ledger
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
 from cortex_neuron.meters import SILENT, Meters
 from cortex_neuron.metrics import Metrics
+from cortex_neuron.obeying import Obedience, read_tokens
 from cortex_neuron.registry import Registry
 from cortex_neuron.room import Room
 from cortex_neuron.routes import NodeApi
@@ -38,6 +40,7 @@ from cortex_uplink import Limits, Uplink
 from cortex_uplink.logs import configure_logs
 from cortex_uplink.serving import Gate, Listener, make_app
 from cortex_uplink.serving import serve as serve_apps
+from cortex_uplink.tls import renew, server_tls
 
 log = structlog.get_logger()
 
@@ -60,6 +63,9 @@ class Neuron:
         reload: Callable[[], NeuronSettings],
         harnesses: Harnesses | None = None,
     ) -> None:
+        refuse_strangers(settings)
+        self._obedience = Obedience(read_tokens(settings.token_file))
+        self._tls = server_tls(settings.tls)
         self._settings = settings
         self._reload = reload
         self._harnesses = make_harnesses(settings) if harnesses is None else harnesses
@@ -132,8 +138,11 @@ class Neuron:
         )
         app = make_app("neuron", request_max_mb=settings.request_max_mb)
         api.add_to(app)
+        if settings.token_file is not None:
+            app.register_middleware(self._obedience.check, "request")
+        address = Address(settings.host, settings.port)
         await serve_apps(
-            [Listener(app=app, address=Address(settings.host, settings.port))],
+            [Listener(app=app, address=address, tls=self._tls)],
             gate=self._gate,
             drain_secs=timeouts.drain,
             background=self._background,
@@ -209,12 +218,18 @@ class Neuron:
         await self._activator.run()
 
     async def _read_again(self) -> None:
-        """Look at model_dirs again; other settings of a node need a restart, and that is said."""
+        """Look at model_dirs, tokens and certificate again; the rest needs a restart, it says."""
         try:
             settings = await asyncio.to_thread(self._reload)
+            refuse_strangers(settings)
+            # Another address takes a restart: until then it is this one that is reached.
+            refuse_strangers(settings.model_copy(update={"host": self._settings.host}))
+            tokens = await asyncio.to_thread(read_tokens, settings.token_file)
+            renew(self._tls, settings.tls)
         except ConfigError as error:
             log.warning("config.rejected", error=str(error))
             return
+        self._obedience.tokens = tokens
         changed = settings != self._settings
         await self._workshop.scan()
         self._journal.touch()

@@ -44,6 +44,17 @@ def load_settings(file: Path | None, port: int | None = None) -> "NeuronSettings
         raise Failure(str(error), Exit.USAGE) from error
 
 
+def require_guard(file: Path | None, settings: "NeuronSettings") -> None:
+    """Raise Failure when the node would obey strangers."""
+    from cortex_core.exposure import refuse_strangers
+    from cortex_core.loading import ConfigError
+
+    try:
+        refuse_strangers(settings)
+    except ConfigError as error:
+        raise Failure(f"{file or 'neuron.toml'}: {error}", Exit.USAGE) from error
+
+
 def read_settings(file: Path | None, port: int | None = None) -> "NeuronSettings":
     """Return the settings of `file`. Raises ConfigError."""
     from cortex_core.settings import load_neuron_settings

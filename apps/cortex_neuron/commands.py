@@ -24,6 +24,7 @@ from cortex_neuron.command_settings import (
     find_config,
     load_settings,
     read_settings,
+    require_guard,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def serve(
     exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
+    from cortex_core.loading import ConfigError
+
     file = find_config(config)
     settings = load_settings(file, port)
     with commands.needing("neuron"):
@@ -63,7 +66,10 @@ def serve(
         commands.end_with_stdin()
     remedy = f"set port in {file or 'neuron.toml'}, NEURON_PORT or --port"
     with commands.listening((Listener(settings.host, settings.port, remedy),)):
-        run_neuron(settings, lambda: read_settings(file, port))
+        try:
+            run_neuron(settings, lambda: read_settings(file, port))
+        except ConfigError as error:
+            raise Failure(f"{file or 'neuron.toml'}: {error}", Exit.USAGE) from error
 
 
 @app.command(epilog=EXIT_CODES)
@@ -91,6 +97,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     file = find_config(config)
     try:
         settings = load_settings(file, None)
+        require_guard(file, settings)
     except Failure as failure:
         if as_json:
             typer.echo(json.dumps({"ok": False, "errors": str(failure).splitlines()}))
@@ -99,6 +106,15 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
         f"model_dirs: {folder}: no such folder"
         for folder in settings.model_dirs
         if not folder.is_dir()
+    ]
+    findings += [
+        f"{key}: {path}: no such file"
+        for key, path in (
+            ("token_file", settings.token_file),
+            ("tls.cert_file", settings.tls.cert_file),
+            ("tls.key_file", settings.tls.key_file),
+        )
+        if path is not None and not path.is_file()
     ]
     if as_json:
         said = settings.model_dump(mode="json")

@@ -22,6 +22,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 SYSTEM_CONFIG = Path("/etc/cortex")
+#: Names the file with the key that commands ask cortex with; it is no setting of a daemon.
+KEY_FILE_VARIABLE = "CORTEX_KEY_FILE"
 EXIT_CODES = (
     "Exit status: 0 ok; 1 what was asked about is not well, or the action failed; "
     "2 usage or configuration error; 3 cortex cannot be reached."

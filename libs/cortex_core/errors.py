@@ -31,6 +31,7 @@ raised, never in `message`.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from cortex_dialects import BadBody, Envelope, Failure, render
@@ -182,6 +183,8 @@ class RateLimited(ApiError):
     status, type = 429, "rate_limit_error"
     default_code = "rate_limit_exceeded"
     default_retry_after_secs = 1
+    #: Headers that say what is left.
+    left: Mapping[str, str] = MappingProxyType({})
 
 
 class InternalError(ApiError):
@@ -275,4 +278,6 @@ def headers(error: ApiError) -> dict[str, str]:
     told = {} if error.status != InvalidApiKey.status else {"www-authenticate": "Bearer"}
     if error.retry_after_secs is not None:
         told["retry-after"] = str(max(1, round(error.retry_after_secs)))
+    if isinstance(error, RateLimited):
+        told |= error.left
     return told

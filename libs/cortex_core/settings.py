@@ -18,11 +18,9 @@ from pydantic import (
 
 from cortex_core.address import MAX_PORT
 from cortex_core.address import Address as Address  # noqa: PLC0414  # settings are made of it
+from cortex_core.commands import KEY_FILE_VARIABLE
 from cortex_core.loading import ConfigError, overlay_environment, read_toml, validate
 from cortex_core.wire import LoadRequest, ModelId
-
-#: Names the file with the key that commands ask cortex with; it is no setting of a daemon.
-KEY_FILE_VARIABLE = "CORTEX_KEY_FILE"
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 

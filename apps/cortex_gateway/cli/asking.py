@@ -5,13 +5,15 @@ Proxies of the environment are not used: what is asked here is on this machine o
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cortex_core.commands import Exit, Failure
+from cortex_core.commands import KEY_FILE_VARIABLE, Exit, Failure
 
 
 class Unreachable(Failure):
@@ -62,6 +64,8 @@ class Service:
         return self._ask(request, within_secs)
 
     def _ask(self, request: urllib.request.Request, within_secs: float) -> object:
+        if self.what == "cortex" and (file := os.environ.get(KEY_FILE_VARIABLE)):
+            request.add_unredirected_header("authorization", f"Bearer {_key_in(file)}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=within_secs) as answer:
@@ -79,6 +83,16 @@ class Service:
                 f"cannot reach {self.what} at {self.endpoint}: {reason or type(error).__name__}. "
                 f"Is it running? Another address: --endpoint"
             ) from error
+
+
+def _key_in(file: str) -> str:
+    """Return the key that a file holds. Raises Failure."""
+    try:
+        return Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(
+            f"{KEY_FILE_VARIABLE}: {file}: cannot be read: {error}", Exit.USAGE
+        ) from error
 
 
 def _message_of(error: urllib.error.HTTPError) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cortex_core.exposure import refuse_strangers
+from cortex_core.keys import load_keys
 from cortex_core.settings import (
     Catalogue,
     CortexSettings,
@@ -30,6 +32,9 @@ def load_configuration(file: Path | None, environment: Mapping[str, str]) -> Con
     absent: a cortex without it serves what its neurons have.
     """
     settings = load_cortex_settings(file, environment)
+    refuse_strangers(settings)
+    if (keys := settings.access.keys_file) is not None and keys.is_file():
+        load_keys(keys)
     policy_of(settings)  # a user's own policy that cannot be used is a mistake in the configuration
     if "models_config" in settings.model_fields_set:
         return Configuration(
@@ -52,6 +57,17 @@ def findings(settings: CortexSettings, catalogue: Catalogue) -> tuple[str, ...]:
         f"neurons.{entry.name}.token_file: {entry.token_file}: no such file"
         for entry in settings.neurons
         if entry.token_file is not None and not entry.token_file.is_file()
+    ]
+    named = {
+        "access.keys_file": settings.access.keys_file,
+        "tls.cert_file": settings.tls.cert_file,
+        "tls.key_file": settings.tls.key_file,
+        "tls.ca_file": settings.tls.ca_file,
+    }
+    found += [
+        f"{key}: {file}: no such file"
+        for key, file in named.items()
+        if file is not None and not file.is_file()
     ]
     found += [
         f"models.{entry.id}.{key}: {name!r} is not among the neurons"

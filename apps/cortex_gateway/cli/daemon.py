@@ -44,6 +44,7 @@ def serve(
         typer.echo(f"cortex: {note}", err=True)
     with commands.needing("gateway"):
         from cortex_gateway.app import serve as run_gateway
+    from cortex_core.loading import ConfigError
     from cortex_gateway.cli.configuration import load_configuration
 
     def reload() -> "tuple[CortexSettings, Catalogue]":
@@ -53,7 +54,10 @@ def serve(
     if exit_with_stdin:
         commands.end_with_stdin()
     with commands.listening(_listeners(loaded)):
-        run_gateway(loaded.settings, loaded.catalogue, reload)
+        try:
+            run_gateway(loaded.settings, loaded.catalogue, reload)
+        except ConfigError as error:
+            raise Failure(f"{loaded.file or 'cortex.toml'}: {error}", Exit.USAGE) from error
 
 
 def up(
