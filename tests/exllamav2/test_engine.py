@@ -333,6 +333,61 @@ async def test_a_killed_engine_is_known_to_be_gone(tmp_path: Path) -> None:
     assert not engine.engine.folder.path.exists()
 
 
+async def test_a_device_fault_ends_the_engine_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a GPU that answers no more, and its end has a name."""
+    fault = tmp_path / "fault"
+    monkeypatch.setenv("STAND_IN_FAULT", str(fault))
+    async with serving(write_random(tmp_path / "m")) as engine:
+        waiting = [
+            asyncio.create_task(engine.chat(max_tokens=1500, ignore_eos=True)) for _ in range(3)
+        ]
+        await engine.until(lambda said: len(said["jobs"]) == 3)
+        broke = asyncio.get_running_loop().time()
+        fault.write_text("CUDA error: an illegal memory access was encountered")
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        ending = await engine.engine.wait()
+        took = asyncio.get_running_loop().time() - broke
+
+    assert ending.fault is Fault.DEVICE
+    assert all(isinstance(one, Exception) or one.status == 503 for one in answers)
+    assert took < 2.0
+
+
+async def test_memory_that_runs_out_costs_the_requests_and_not_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told apart from everything else, and the next is served."""
+    fault = tmp_path / "fault"
+    monkeypatch.setenv("STAND_IN_FAULT", str(fault))
+    async with serving(write_random(tmp_path / "m")) as engine:
+        before = await engine.chat(max_tokens=4)
+        fault.write_text("CUDA out of memory. Tried to allocate 2.00 GiB")
+        lost = await engine.chat(max_tokens=4)
+        fault.unlink()
+        after = await engine.chat(max_tokens=4)
+        await engine.idle()
+
+    assert (lost.status, lost.error["code"]) == (503, "out_of_memory")
+    assert after.body["choices"] == before.body["choices"]
+
+
+async def test_a_load_that_does_not_fit_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was, and what can be done; nothing of the library's own words."""
+    fault = tmp_path / "fault"
+    fault.write_text("CUDA out of memory. Tried to allocate 2.00 GiB")
+    monkeypatch.setenv("STAND_IN_FAULT", str(fault))
+
+    with pytest.raises(EngineStartFailed) as caught:
+        async with serving(write_random(tmp_path / "m")):
+            raise AssertionError("it was served")
+    assert caught.value.code == "out_of_memory"
+    assert "cache_mode" in caught.value.message
+
+
 async def test_a_broken_model_is_refused_with_its_kind(tmp_path: Path) -> None:
     """What the engine finds out while it loads comes over as what it is."""
     model = write_random(tmp_path / "m")

@@ -1,9 +1,11 @@
 """What exllamav2's compiled extension does for a plain FP16 llama, in torch on the CPU.
 
 `exllamav2_ext` (see extension.c) is this module under the extension's name. Quantised weights,
-quantised caches and split tensors have no stand-in: whatever needs them says so.
+quantised caches and split tensors have no stand-in: whatever needs them says so. While there is a
+file at `STAND_IN_FAULT`, every forward pass fails with what it says.
 """
 
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_FAULT = os.environ.get("STAND_IN_FAULT")
+
 
 def rms_norm(x: Tensor, weight: Tensor, out: Tensor, epsilon: float) -> None:
     """Normalise rows."""
+    if _FAULT is not None and Path(_FAULT).exists():
+        raise RuntimeError(Path(_FAULT).read_text())
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     out.copy_(wide * scale * weight.float())
