@@ -120,7 +120,7 @@ def _devices(states: list[NodeState]) -> Iterator[Metric]:
     ]
     for field, name, said, unit in _OF_DEVICES:
         gauge = GaugeMetricFamily(name, said, labels=_DEVICE)
-        for node, device in seen:
-            if (value := getattr(device, field)) is not None:
-                gauge.add_metric((node, str(device.index)), value * unit)
+        for node, health in seen:
+            if (value := getattr(health, field)) is not None:
+                gauge.add_metric((node, str(health.index)), value * unit)
         yield gauge
