@@ -90,9 +90,9 @@ class AnswerParser:
             except MalformedChunks as error:
                 raise MalformedAnswer(str(error)) from None
             if rest is not None:
-                self.complete, self.excess = True, bool(rest)
                 if chunks.trailers:
                     self._take_trailers(chunks.trailers)
+                self.complete, self.excess = True, bool(rest)
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return self._feed_length(data) if self._body is _Body.LENGTH else data
 

@@ -128,7 +128,7 @@ class ChunkDecoder:
         if (len(data) if end < 0 else end + 4) > MAX_TRAILER_BYTES:
             raise MalformedChunks(f"trailers of more than {MAX_TRAILER_BYTES} bytes")
         if end < 0:
-            if b"\n\n" in data or data.startswith(b"\n"):
+            if data.count(b"\n") != data.count(b"\r\n"):
                 raise MalformedChunks("lines must end in CR LF")
             self._open = data
             return None

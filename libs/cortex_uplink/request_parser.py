@@ -77,7 +77,7 @@ class RequestParser:
                 raise RequestTooLarge("the request's headers are too large")
             if end < 0:
                 # Lines that end in a bare LF never get to an end: say so now, do not wait for it.
-                if b"\n\n" in data:
+                if data.count(b"\n") != data.count(b"\r\n"):
                     raise _malformed()
                 self.ahead = data
                 return None
