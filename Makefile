@@ -47,8 +47,9 @@ soak-gateway: setup ## Let the gateway have a bad day for 30 minutes: does it gr
 soak: setup ## Drive a node's scheduling through a million random events (options: ARGS="...")
 	.venv/bin/python -m tests.soak $(ARGS)
 
-fuzz: setup ## Spoil requests, streams and answers, for ten minutes each (options: ARGS="--secs 60")
+fuzz: setup ## Spoil bodies, streams, requests and answers, for ten minutes each (options: ARGS="--secs 60")
 	.venv/bin/python -m tests.fuzz.dialects $(ARGS)
+	.venv/bin/python -m tests.fuzz.front $(ARGS)
 	.venv/bin/python -m tests.fuzz.uplink $(ARGS)
 
 chaos: setup ## Let everything fail that can, and say what clients get (minutes; options: ARGS="--only clock")

@@ -82,18 +82,6 @@ def whole_head(prepared: Prepared, length: int | None, more: tuple[str, str] | N
     return head + b"content-length: %d\r\n\r\n" % length
 
 
-def request_head(
-    method: str,
-    target: Target,
-    headers: Iterable[tuple[str, str]],
-    *,
-    length: int | None,
-    close: bool = False,
-) -> bytes:
-    """Return the whole head of one request. Raises RequestRefused."""
-    return whole_head(prepare(method, target, headers, close=close), length, None)
-
-
 def _end_to_end(
     headers: Iterable[tuple[str, str]], authority: str
 ) -> tuple[Sequence[tuple[str, str]], str]:

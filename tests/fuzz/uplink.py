@@ -27,7 +27,7 @@ from cortex_uplink import (
     UplinkError,
 )
 from cortex_uplink.addresses import target_of
-from cortex_uplink.request_head import request_head
+from cortex_uplink.request_head import prepare, whole_head
 from tests.fuzz.answers import WORDS, cut, nearly_an_answer
 from tests.fuzz.opinion import agrees, of_answer, of_request
 from tests.libs.cortex_uplink.answers import Read, parse
@@ -90,7 +90,7 @@ def _write(random: Random) -> str:
     method, url, body = odd(["GET", "POST", "PUT"]), odd(["http://node/a?b=c"]), random.randbytes(3)
     try:
         target = target_of(url)
-        raw = request_head(method, target, headers, length=len(body)) + body
+        raw = whole_head(prepare(method, target, headers), len(body), None) + body
     except RequestRefused:
         return "requests refused"
     read = of_request(raw)
@@ -196,7 +196,7 @@ class _Answering(asyncio.Protocol):
 
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--secs", type=float, default=60.0)
+    parser.add_argument("--secs", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     try:

@@ -1,7 +1,8 @@
-"""A second opinion on known answers, and a little of what `python -m tests.fuzz.uplink` does."""
+"""A second opinion on known answers, and a little of what `make fuzz` does."""
 
 import pytest
 
+from tests.fuzz import front
 from tests.fuzz.answers import CORPUS
 from tests.fuzz.opinion import agrees, of_answer
 from tests.fuzz.uplink import fuzz
@@ -30,4 +31,20 @@ def test_some_rounds_of_fuzzing_find_nothing() -> None:
         "asked: ConnectionLost",
         "requests made",
         "requests refused",
+    } <= outcomes.keys()
+
+
+def test_some_rounds_of_fuzzing_the_front_find_nothing() -> None:
+    """On either event loop, and every kind of outcome occurs."""
+    outcomes = front.fuzz(5, rounds=60)
+
+    assert {
+        "alone: refused",
+        "alone: 1 read",
+        "alone: 2 read",
+        "asked: left",
+        "asked: kept after 1",
+        "asked: kept after 2",
+        "asked: refused after 0",
+        "asked: refused after 1",
     } <= outcomes.keys()

@@ -1,23 +1,22 @@
 """A request's head says one thing only, whatever it is made of."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex_uplink.addresses import target_of
 from cortex_uplink.errors import RequestRefused
-from cortex_uplink.request_head import HOP_BY_HOP, request_head
+from cortex_uplink.request_head import HOP_BY_HOP, prepare, whole_head
 
 TARGET = target_of("http://node:8/v1?a=b")
 
 
 def lines(
-    *headers: tuple[str, str], method: str = "POST", length: int | None = 2, **more: Any
+    *headers: tuple[str, str], method: str = "POST", length: int | None = 2, close: bool = False
 ) -> list[str]:
     """Return the lines of a head."""
-    head = request_head(method, TARGET, headers, length=length, **more).decode("latin-1")
+    prepared = prepare(method, TARGET, headers, close=close)
+    head = whole_head(prepared, length, None).decode("latin-1")
     assert head.endswith("\r\n\r\n")
     return head.removesuffix("\r\n\r\n").split("\r\n")
 
@@ -116,7 +115,7 @@ def test_what_is_no_method_of_ours_is_refused(method: str) -> None:
 def test_any_headers_make_one_head_or_none(headers: list[tuple[str, str]]) -> None:
     """As many lines as headers, one end, one length."""
     try:
-        head = request_head("POST", TARGET, headers, length=2)
+        head = whole_head(prepare("POST", TARGET, headers), 2, None)
     except RequestRefused:
         return
     *told, end, rest = head.split(b"\r\n")
@@ -125,3 +124,30 @@ def test_any_headers_make_one_head_or_none(headers: list[tuple[str, str]]) -> No
     assert b"\r" not in b"".join(told)
     assert b"\n" not in b"".join(told)
     assert [line for line in told if line.startswith(b"content-length")] == [b"content-length: 2"]
+
+
+def test_one_more_header_is_put_behind_those_that_many_share() -> None:
+    """The head that is shared stays as it is."""
+    prepared = prepare("POST", TARGET, [("x", "y")])
+    told = whole_head(prepared, 2, ("x-request-id", "a"))
+
+    assert b"\r\nx: y\r\n" in told
+    assert b"\r\nx-request-id: a\r\ncontent-length: 2\r\n\r\n" in told
+    assert whole_head(prepared, 2, None) == told.replace(b"x-request-id: a\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("x", "a\r\nb: c"),
+        ("x", "\u20ac"),
+        ("x y", "z"),
+        ("Content-Length", "9"),
+        ("Transfer-Encoding", "chunked"),
+        ("connection", "close"),
+    ],
+)
+def test_one_more_header_may_not_say_what_others_do(more: tuple[str, str]) -> None:
+    """Nor break out of its line."""
+    with pytest.raises(RequestRefused):
+        whole_head(prepare("POST", TARGET, []), 2, more)
