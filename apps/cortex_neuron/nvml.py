@@ -65,10 +65,11 @@ def find_gpus() -> Found:
     if not count:
         return Found(reason="the NVIDIA driver runs but sees no GPU")
     nvml = Nvml(bindings, count)
+    if not nvml.gpus and nvml.mute:
+        return Found(reason="the NVIDIA driver lists GPUs, and none of them answers")
     if not nvml.gpus:
-        return Found(
-            reason="every GPU is in MIG mode and has no instance: make one, or turn it off"
-        )
+        reason = "every GPU is in MIG mode and has no instance: make one, or turn it off"
+        return Found(reason=reason)
     return Found(nvml=nvml)
 
 
@@ -77,10 +78,16 @@ class Nvml:
 
     def __init__(self, bindings: Bindings, count: int) -> None:
         self._bindings = bindings
+        found = list(self._handles(count))
+        # One that does not even say who it is (it is lost already) cannot be given to an engine.
+        named = [one for one in found if self._ask("nvmlDeviceGetUUID", one[0]) is not None]
+        self.mute = len(found) - len(named)
         self.gpus = tuple(
             Gpu(self._describe(number, handle, whole), handle, whole)
-            for number, (handle, whole) in enumerate(self._handles(count))
+            for number, (handle, whole) in enumerate(named)
         )
+        if self.mute:
+            log.warning("devices.mute", count=self.mute)
 
     @property
     def devices(self) -> tuple[Device, ...]:

@@ -165,6 +165,19 @@ def test_a_lost_gpu_has_a_fault_and_nothing_to_give_and_may_come_back(here: Gpus
     assert (back[1].fault, back[1].vram_free_mb) == (None, 81556)
 
 
+def test_a_gpu_that_is_lost_at_the_start_is_no_device(here: Gpus) -> None:
+    """Nothing can be given to an engine that does not even say who it is; the others count on."""
+    here.plug(0, {**RTX_3090, "error": 15})
+    here.plug(1, H100)
+    one_left = probe()
+    here.plug(1, {**H100, "error": 15})
+    none_left = probe()
+
+    assert [(one.index, one.uuid) for one in one_left.devices] == [(0, H100["uuid"])]
+    assert [one.kind for one in none_left.devices] == ["cpu"]
+    assert "none of them answers" in str(none_left.cuda_unavailable_reason)
+
+
 def test_a_split_gpu_counts_as_its_instances(here: Gpus) -> None:
     """Each has a UUID of its own to be made visible by, and memory of its own."""
     here.plug(0, RTX_3090)
@@ -201,7 +214,8 @@ def test_xids_are_heard_with_the_devices_they_concern(here: Gpus) -> None:
     """An XID of a split GPU concerns all of its instances."""
     here.plug(0, RTX_3090)
     here.plug(1, {**H100, "mig": 1})
-    here.set(**{"gpu1.mig0.name": "a", "gpu1.mig1.name": "b"})
+    for part in (0, 1):
+        here.set(**{f"gpu1.mig{part}.name": "part", f"gpu1.mig{part}.uuid": f"MIG-{part}"})
     nvml = probe().nvml
     assert nvml is not None
     heard = list[tuple[tuple[int, ...], int]]()
