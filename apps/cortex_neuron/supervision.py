@@ -24,6 +24,7 @@ from cortex_neuron.faults import Ending, Fault
 from cortex_neuron.hanging import Answer, Look, Suspicion
 from cortex_neuron.harness import Engine, Report
 from cortex_neuron.ledger import Ledger
+from cortex_neuron.meters import SILENT
 from cortex_neuron.processes import processor_secs
 from cortex_neuron.resident import Resident
 from cortex_neuron.world import Prepared
@@ -87,7 +88,10 @@ class Supervisor:
         """Bring the engine of a model up. Raises the ApiError that stopped it."""
         began = time.monotonic()
         await self.measure()
-        if (trouble := self.trouble(resident.devices)) is not None:
+        trouble = self.trouble(resident.devices)
+        if trouble == SILENT:
+            raise EngineStartFailed("this node cannot see how full its devices are now")
+        if trouble is not None:
             raise Unavailable(
                 f"a device of {resident.id!r} is out of order: {trouble}", code="device_failed"
             )

@@ -43,16 +43,17 @@ async def test_many_questions_share_a_reading(here: Gpus) -> None:
 
 
 async def test_the_loop_goes_on_while_nvml_is_slow(here: Gpus) -> None:
-    """A call that takes 30 ms takes none of the loop's time."""
+    """A reading of half a second takes none of the loop's time."""
     made = meters(here)
     here.set(delay_ms=30)
     reading, longest, before = asyncio.create_task(made.read({})), 0.0, time.monotonic()
+    began = before
     while not reading.done():
         await asyncio.sleep(0.001)
         now = time.monotonic()
         longest, before = max(longest, now - before), now
 
-    assert longest < 0.025
+    assert longest < (before - began) / 3
     assert (await reading).devices[0].fault is None
 
 
@@ -60,7 +61,7 @@ async def test_meters_that_do_not_answer_promise_nothing_and_may_come_back(here:
     """Old numbers stay to be seen, with a fault; and there is one thread in NVML, not many."""
     made = meters(here, limit_secs=0.2)
     await made.read({})
-    here.set(delay_ms=150)
+    here.set(delay_ms=400)
     began = time.monotonic()
     silent = await made.read({})
     await made.read({})
@@ -71,7 +72,7 @@ async def test_meters_that_do_not_answer_promise_nothing_and_may_come_back(here:
         while (back := await made.read({})).devices[0].fault is not None:
             pass
 
-    assert waited < 1
+    assert waited < 3
     assert len(threads) == 1
     assert [one.fault for one in silent.devices] == [SILENT, SILENT]
     assert (silent.devices[0].vram_free_mb, silent.devices[0].vram_used_mb) == (0, 1024)

@@ -7,6 +7,7 @@ import pytest
 from cortex_core.errors import EngineStartFailed, InsufficientVram, Unavailable
 from cortex_neuron.engine_process import EngineFailed
 from cortex_neuron.faults import Ending, Fault
+from cortex_neuron.meters import SILENT
 from cortex_neuron.supervision import Restarts
 from cortex_router import Status
 from tests.apps.cortex_neuron.desk import Desk, desk, load, until
@@ -94,6 +95,21 @@ async def test_a_failed_device_ends_its_engines_and_nothing_is_started_on_it() -
     assert node.world.engines["m"].ending.fault is Fault.DEVICE
     assert "XID 79" in str(row.error)
     assert node.world.said.count("start m") == 1
+
+
+async def test_meters_that_are_silent_for_a_while_cost_no_model() -> None:
+    """Nothing is started blindly; once they answer again it is."""
+    node = desk(restarts=QUICK)
+    await node.registry.load(load("m"))
+    node.world.broken = SILENT
+    await crash(node)
+    await until(lambda: len(node.registry.residents["m"].crashes) == 2)
+    blind = node.world.said.count("start m")
+    node.world.broken = None
+    await until(lambda: node.status("m") is Status.LOADED)
+
+    assert blind == 1
+    await node.registry.close(0)
 
 
 async def test_the_memory_of_a_dead_engine_stays_promised_to_its_model() -> None:
