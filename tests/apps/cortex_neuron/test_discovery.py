@@ -1,6 +1,7 @@
 """What a machine without GPUs says it is; those with some are in `test_nvml.py`."""
 
 import os
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,12 +9,12 @@ import pytest
 from cortex_core.settings import DevicesSettings
 from cortex_core.wire import DeviceHealth
 from cortex_neuron.discovery import Machine, probe_machine, read_machine
-from tests.fake_nvml.gpus import Gpus
 
 
 @pytest.fixture(name="cpu")
-def _cpu(here: Gpus) -> Callable[[float], Machine]:
-    here.set(init_error=9)
+def _cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Machine]:
+    """A machine without the bindings, and so without GPUs, whatever this one has."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
 
     def machine(share: float) -> Machine:
         return probe_machine(DevicesSettings(cpu_memory_share=share))
