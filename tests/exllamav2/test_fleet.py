@@ -188,6 +188,22 @@ def test_an_engine_that_is_killed_comes_back(client: openai.OpenAI, neuron: Daem
     assert ask(client).choices[0].message.content == "It is sunny in Oslo."
 
 
+def test_a_load_that_runs_out_of_memory_is_told_with_the_arithmetic(
+    tmp_path: Path, card: Gpus, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was reckoned before: the node says what it knows of its memory."""
+    fault = tmp_path / "fault"
+    fault.write_text("CUDA out of memory. Tried to allocate 2.00 GiB")
+    monkeypatch.setenv("STAND_IN_FAULT", str(fault))
+    with workbench(tmp_path) as bench:
+        neuron = bench.neuron()
+        load = {"model_id": "m", "source": str(models / "org" / "chance"), "options": OPTIONS}
+        answer = neuron.http.post(f"{neuron.url}/models/load", json=load)
+
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "insufficient_vram"
+
+
 def test_no_engine_outlives_its_node(tmp_path: Path, card: Gpus, models: Path) -> None:
     """However the node ends."""
     with workbench(tmp_path) as bench:

@@ -64,7 +64,7 @@ class ExllamaEngine:
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Return a chat or completion as it is: the engine is ours."""
-        return Conversation(bodies=(body,), read=lambda chunks: chunks)
+        return Conversation(bodies=(body,))
 
     def refusal(self, status: int, body: Any) -> ApiError:
         """Return the error that the engine raised."""

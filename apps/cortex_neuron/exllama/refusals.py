@@ -4,7 +4,6 @@ from typing import Any, Final
 
 from cortex_core.errors import (
     ApiError,
-    EngineStartFailed,
     InternalError,
     InvalidRequest,
     ModelNotFound,
@@ -16,7 +15,6 @@ from cortex_core.errors import (
     UpstreamMalformed,
 )
 from cortex_neuron.engine_process import EngineFailed
-from cortex_neuron.faults import Fault
 
 #: What an engine says first when it is the model's files that it refuses; then kind and message.
 PREFLIGHT: Final = "preflight "
@@ -55,12 +53,6 @@ def explain(error: EngineFailed) -> ApiError:
     if error.said.startswith(PREFLIGHT):
         kind, _, message = error.said.removeprefix(PREFLIGHT).partition(": ")
         return PreflightFailed(kind, message)
-    if error.fault is Fault.OUT_OF_MEMORY:
-        return EngineStartFailed(
-            "the model did not fit on its devices: their memory ran out while it was loaded; "
-            "give it a smaller context, a quantised cache_mode, or more devices",
-            code="out_of_memory",
-        )
     return error
 
 
