@@ -18,8 +18,18 @@ let
   addresses = import ./addresses.nix { inherit lib; };
   value = (pkgs.formats.toml { }).type;
 
-  credentialOf = name: "neuron-${name}";
-  withToken = lib.filterAttrs (_: neuron: neuron.tokenFile != null) cfg.neurons;
+  secretFile = import ./secret-file.nix { inherit lib; };
+  credentials = import ./credentials.nix {
+    inherit lib;
+    unit = "cortex";
+    files = {
+      keys = cfg.keysFile;
+      certificate = cfg.tls.certFile;
+      certificate-key = cfg.tls.keyFile;
+      certificates-of-nodes = cfg.tls.caFile;
+    }
+    // lib.mapAttrs' (name: neuron: lib.nameValuePair "neuron-${name}" neuron.tokenFile) cfg.neurons;
+  };
 
   neuron = types.submodule {
     options = {
@@ -28,14 +38,9 @@ let
         example = "http://192.168.1.20:13131";
         description = "Where the node is reached.";
       };
-      tokenFile = mkOption {
-        type = types.nullOr types.externalPath;
-        default = null;
+      tokenFile = secretFile {
         example = "/run/secrets/atlas-token";
-        description = ''
-          File with the token that is sent to this node. systemd hands it over as a credential; it
-          may belong to root alone and is never copied to the Nix store.
-        '';
+        description = "File with the token that is sent to this node.";
       };
     };
   };
@@ -46,6 +51,12 @@ let
     program = "cortex";
   };
 
+  # What is reached from other machines.
+  reached =
+    lib.optional (!addresses.isLoopback cfg.address) "address = \"${cfg.address}\""
+    ++ lib.optional (
+      !addresses.isLoopback cfg.metrics.address
+    ) "metrics.address = \"${cfg.metrics.address}\"";
   api = { inherit (cfg) address port; };
   metrics = { inherit (cfg.metrics) address port; };
   node = { inherit (config.services.neuron) address port; };
@@ -83,6 +94,10 @@ in
       default = false;
       description = "Whether to open the port of the API in the firewall. That of the metrics stays shut.";
     };
+    keysFile = secretFile {
+      example = "/run/secrets/cortex-keys";
+      description = "File of API keys, as `cortex keys create` makes it: only who has one may ask.";
+    };
     insecure = mkOption {
       type = types.bool;
       default = false;
@@ -90,6 +105,20 @@ in
         Whether cortex may listen beyond this machine although it asks nobody for a key: whoever
         reaches it may use every model and unload it. Only for a network you trust.
       '';
+    };
+    tls = {
+      certFile = secretFile {
+        example = "/var/lib/acme/cortex.lan/fullchain.pem";
+        description = "Certificate with its chain, in PEM: the API and the metrics are then HTTPS.";
+      };
+      keyFile = secretFile {
+        example = "/var/lib/acme/cortex.lan/key.pem";
+        description = "Key of that certificate.";
+      };
+      caFile = secretFile {
+        example = "/run/secrets/nodes.pem";
+        description = "Certificates that those of the nodes are checked by, instead of the system's.";
+      };
     };
 
     neurons = mkOption {
@@ -174,8 +203,12 @@ in
         message = "services.cortex.neurons is empty: cortex needs at least one node, for example services.cortex.neurons.here.endpoint = \"http://127.0.0.1:13131\".";
       }
       {
-        assertion = addresses.isLoopback cfg.address || cfg.insecure;
-        message = "services.cortex.address = \"${cfg.address}\" is reached from other machines, and cortex asks nobody for a key. Listen on 127.0.0.1 behind a proxy that does, or, in a network you trust, set services.cortex.insecure = true.";
+        assertion = reached == [ ] || cfg.keysFile != null || cfg.insecure;
+        message = "services.cortex.${lib.head reached} is reached from other machines, and cortex asks nobody for a key: set services.cortex.keysFile, or, in a network you trust, services.cortex.insecure = true.";
+      }
+      {
+        assertion = (cfg.tls.certFile == null) == (cfg.tls.keyFile == null);
+        message = "services.cortex.tls.certFile and services.cortex.tls.keyFile go together: set both, or none.";
       }
       {
         assertion = cfg.openFirewall -> !addresses.isLoopback cfg.address;
@@ -203,10 +236,16 @@ in
           inherit name;
           inherit (neuron) endpoint;
         }
-        // lib.optionalAttrs (neuron.tokenFile != null) {
-          token_file = "/run/credentials/cortex.service/${credentialOf name}";
-        }
+        // credentials.setting "token_file" "neuron-${name}"
       ) cfg.neurons;
+      access = {
+        inherit (cfg) insecure;
+      }
+      // credentials.setting "keys_file" "keys";
+      tls =
+        credentials.setting "cert_file" "certificate"
+        // credentials.setting "key_file" "certificate-key"
+        // credentials.setting "ca_file" "certificates-of-nodes";
     };
     services.cortex.files = {
       "cortex.toml" = cfg.settings;
@@ -250,9 +289,7 @@ in
         LimitNOFILE = 65536;
         StateDirectory = "cortex";
         WorkingDirectory = "%S/cortex";
-        LoadCredential = lib.mapAttrsToList (
-          name: neuron: "${credentialOf name}:${toString neuron.tokenFile}"
-        ) withToken;
+        LoadCredential = credentials.load;
       };
     };
   };

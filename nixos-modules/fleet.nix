@@ -18,8 +18,8 @@ let
       enable = true;
       inherit address;
       openFirewall = true;
-      # It obeys whoever reaches it: this network is trusted.
-      insecure = true;
+      # Only who sends this token is obeyed.
+      tokenFile = "/run/secrets/node-token";
       modelDirs = [ "/srv/models" ];
     };
   };
@@ -32,12 +32,18 @@ in
       enable = true;
       address = "192.168.1.10";
       openFirewall = true;
-      # It asks nobody for a key: this network is trusted.
-      insecure = true;
+      # Made by `cortex keys create`: only who has a key may ask.
+      keysFile = "/run/secrets/cortex-keys";
 
       neurons = {
-        atlas.endpoint = "http://192.168.1.20:13131";
-        hermes.endpoint = "http://192.168.1.21:13131";
+        atlas = {
+          endpoint = "http://192.168.1.20:13131";
+          tokenFile = "/run/secrets/node-token";
+        };
+        hermes = {
+          endpoint = "http://192.168.1.21:13131";
+          tokenFile = "/run/secrets/node-token";
+        };
       };
       models = {
         "qwen3-8b" = {

@@ -21,6 +21,17 @@ let
 
   defaultCache = "/var/cache/neuron";
   cuda = cfg.package.cudaSupport or false;
+  secretFile = import ./secret-file.nix { inherit lib; };
+  credentials = import ./credentials.nix {
+    inherit lib;
+    unit = "neuron";
+    files = {
+      token = cfg.tokenFile;
+      certificate = cfg.tls.certFile;
+      certificate-key = cfg.tls.keyFile;
+      hugging-face = cfg.huggingFaceTokenFile;
+    };
+  };
   ownCache = cfg.cacheDir == defaultCache;
 
   configuration = import ./configuration.nix {
@@ -52,12 +63,26 @@ in
       default = false;
       description = "Whether to open the port in the firewall.";
     };
+    tokenFile = secretFile {
+      example = "/run/secrets/neuron-token";
+      description = "File of tokens, one a line: only who sends one of them is obeyed.";
+    };
+    tls = {
+      certFile = secretFile {
+        example = "/var/lib/acme/atlas.lan/fullchain.pem";
+        description = "Certificate with its chain, in PEM: the node is then reached by HTTPS.";
+      };
+      keyFile = secretFile {
+        example = "/var/lib/acme/atlas.lan/key.pem";
+        description = "Key of that certificate.";
+      };
+    };
     insecure = mkOption {
       type = types.bool;
       default = false;
       description = ''
-        Whether neuron may listen beyond this machine although it obeys whoever reaches it. Only for
-        a network you trust.
+        Whether neuron may listen beyond this machine without a token, and so obey whoever reaches it.
+        Only for a network you trust.
       '';
     };
 
@@ -76,14 +101,9 @@ in
         user `neuron` that is made with it.
       '';
     };
-    huggingFaceTokenFile = mkOption {
-      type = types.nullOr types.externalPath;
-      default = null;
+    huggingFaceTokenFile = secretFile {
       example = "/run/secrets/hugging-face";
-      description = ''
-        File with a token for gated models. systemd hands it over as a credential; it may belong to
-        root alone and is never copied to the Nix store.
-      '';
+      description = "File with a token for gated models.";
     };
     gpus = mkOption {
       type = gpus.type;
@@ -149,8 +169,12 @@ in
   config = mkIf cfg.enable {
     assertions = [
       {
-        assertion = addresses.isLoopback cfg.address || cfg.insecure;
-        message = "services.neuron.address = \"${cfg.address}\" is reached from other machines, and neuron obeys whoever reaches it. Listen on 127.0.0.1, or, in a network you trust, set services.neuron.insecure = true.";
+        assertion = addresses.isLoopback cfg.address || cfg.tokenFile != null || cfg.insecure;
+        message = "services.neuron.address = \"${cfg.address}\" is reached from other machines, and neuron obeys whoever reaches it: set services.neuron.tokenFile, or, in a network you trust, services.neuron.insecure = true.";
+      }
+      {
+        assertion = (cfg.tls.certFile == null) == (cfg.tls.keyFile == null);
+        message = "services.neuron.tls.certFile and services.neuron.tls.keyFile go together: set both, or none.";
       }
       {
         assertion = cfg.openFirewall -> !addresses.isLoopback cfg.address;
@@ -175,11 +199,14 @@ in
 
     services.neuron.settings = {
       host = cfg.address;
-      inherit (cfg) port;
+      inherit (cfg) insecure port;
       model_dirs = map toString cfg.modelDirs;
       cache_dir = toString cfg.cacheDir;
       default_models = lib.mapAttrsToList (id: model: { model_id = id; } // model) cfg.defaultModels;
-    };
+      tls =
+        credentials.setting "cert_file" "certificate" // credentials.setting "key_file" "certificate-key";
+    }
+    // credentials.setting "token_file" "token";
     services.neuron.files."neuron.toml" = cfg.settings;
 
     environment.etc."cortex/neuron.toml".source = "${configuration}/neuron.toml";
@@ -236,9 +263,7 @@ in
           LimitNOFILE = 65536;
           StateDirectory = "neuron";
           WorkingDirectory = "%S/neuron";
-          LoadCredential = lib.optional (
-            cfg.huggingFaceTokenFile != null
-          ) "hugging-face:${toString cfg.huggingFaceTokenFile}";
+          LoadCredential = credentials.load;
         }
         // (
           if ownCache then

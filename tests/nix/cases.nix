@@ -51,7 +51,12 @@ in
         port = 8080;
         metrics.address = "10.0.0.1";
         openFirewall = true;
-        insecure = true;
+        keysFile = "/run/secrets/keys";
+        tls = {
+          certFile = "/var/lib/acme/cortex/fullchain.pem";
+          keyFile = "/var/lib/acme/cortex/key.pem";
+          caFile = "/var/lib/acme/nodes.pem";
+        };
         neurons.hermes = {
           endpoint = "https://hermes.lan/";
           tokenFile = "/run/secrets/hermes";
@@ -74,7 +79,11 @@ in
         address = "0.0.0.0";
         port = 9000;
         openFirewall = true;
-        insecure = true;
+        tokenFile = "/run/secrets/token";
+        tls = {
+          certFile = "/var/lib/acme/atlas/fullchain.pem";
+          keyFile = "/var/lib/acme/atlas/key.pem";
+        };
         modelDirs = [ "/srv/models" ];
         cacheDir = "/srv/cache";
         huggingFaceTokenFile = "/run/secrets/hf";
@@ -97,6 +106,23 @@ in
   });
   public-gateway-v6 = fails "services.cortex.address = \"fd00::1\" is reached" (cortex {
     address = "fd00::1";
+  });
+  public-metrics = fails "services.cortex.metrics.address = \"10.0.0.1\" is reached" (cortex {
+    metrics.address = "10.0.0.1";
+  });
+  gateway-with-keys = well (cortex {
+    address = "0.0.0.0";
+    keysFile = "/run/secrets/keys";
+  });
+  gateway-with-half-a-certificate = fails "services.cortex.tls.certFile and" (cortex {
+    tls.certFile = "/var/lib/acme/cortex/fullchain.pem";
+  });
+  node-with-a-token = well (neuron {
+    address = "0.0.0.0";
+    tokenFile = "/run/secrets/token";
+  });
+  node-with-half-a-certificate = fails "services.neuron.tls.certFile and" (neuron {
+    tls.keyFile = "/var/lib/acme/atlas/key.pem";
   });
   trusted-gateway = well (cortex {
     address = "0.0.0.0";

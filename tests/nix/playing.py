@@ -92,7 +92,9 @@ class Machine:
         """Try a command until it does well."""
         deadline = time.monotonic() + timeout
         while (done := self._run(command)).returncode:
-            assert time.monotonic() < deadline, f"{command}\n{done.stdout}{done.stderr}"
+            assert time.monotonic() < deadline, (
+                f"{command}\n{done.stdout}{done.stderr}{self._end()}"
+            )
             time.sleep(0.1)
 
     def wait_for_unit(self, unit: str) -> None:
@@ -106,6 +108,10 @@ class Machine:
         self.wait_until_succeeds(
             f"curl -s -o /dev/null http://{ADDRESSES[self.name]}:{port}/health"
         )
+
+    def _end(self) -> str:
+        """Return the end of the daemon's log, for whoever reads why it did not do well."""
+        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
     def _run(self, command: str) -> "subprocess.CompletedProcess[str]":
         path = f"{self.folder.parent / 'bin'}:{os.environ['PATH']}"

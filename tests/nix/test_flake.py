@@ -115,8 +115,8 @@ def test_an_app_without_its_package_is_seen(nix: Nix, source: Path) -> None:
 
 
 def test_an_example_system_that_fails_an_assertion_is_seen(nix: Nix, source: Path) -> None:
-    """The example fleet without its consent to a trusted network fails the check."""
-    mistake(source, "nixos-modules/fleet.nix", "insecure = true", "insecure = false")
+    """The example fleet without its keys fails the check."""
+    mistake(source, "nixos-modules/fleet.nix", 'keysFile = "/run/secrets/cortex-keys";', "")
 
     with pytest.raises(Refused, match="is reached from other machines"):
         nix.flake(source, "check", "--no-build")

@@ -51,6 +51,7 @@ def test_every_sentence_says_what_to_do(cases: dict[str, dict[str, Any]]) -> Non
     [
         ("insecure = mkOption", "unsafe = mkOption", "trusted-gateway"),
         ("|| cfg.insecure;", "|| true;", "public-gateway"),
+        ("cfg.keysFile != null ||", "", "gateway-with-keys"),
         ("type = types.port;", "type = types.int;", "port-too-large"),
         ("type = addresses.type;", "type = types.str;", "name-for-an-address"),
         ("assertion = cfg.neurons != { };", "assertion = true;", "no-neurons"),

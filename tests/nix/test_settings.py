@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cortex_core.exposure import refuse_strangers
 from cortex_core.loading import ConfigError
 from cortex_core.settings import (
     Catalogue,
@@ -28,22 +29,33 @@ def load(
     for name, content in files.items():
         (folder / name).write_text(toml_text(content), encoding="utf-8")
     gateway = "cortex.toml" in files
-    return (
-        load_cortex_settings(folder / "cortex.toml", {}) if gateway else None,
-        load_catalogue(folder / "models.toml") if gateway else None,
-        load_neuron_settings(folder / "neuron.toml", {}) if "neuron.toml" in files else None,
-    )
+    settings = load_cortex_settings(folder / "cortex.toml", {}) if gateway else None
+    catalogue = load_catalogue(folder / "models.toml") if gateway else None
+    node = load_neuron_settings(folder / "neuron.toml", {}) if "neuron.toml" in files else None
+    for daemon in (settings, node):
+        if daemon is not None:
+            refuse_strangers(daemon)
+    return settings, catalogue, node
 
 
 def test_what_every_case_renders_is_read(nix: Nix, tmp_path: Path) -> None:
-    """Whatever Nix takes, the program takes."""
+    """Whatever Nix takes, the program takes, and starts with."""
     read = 0
     for case in nix.ask("cases").values():
-        if not case["refused"]:
+        if not case["refused"] and not case["failing"]:
             load(case["files"], tmp_path)
             read += len(case["files"])
 
-    assert read > 20
+    assert read > 12
+
+
+def test_who_is_reached_by_strangers_is_judged_alike(nix: Nix, tmp_path: Path) -> None:
+    """What the assertions of Nix refuse, the program would refuse to start with."""
+    for name in ("public-gateway", "public-gateway-v6", "public-metrics", "public-node"):
+        case = nix.ask("cases")[name]
+        assert case["failing"]
+        with pytest.raises(ConfigError, match="is reached from other machines"):
+            load(case["files"], tmp_path)
 
 
 def test_the_example_fleet_is_read(nix: Nix, tmp_path: Path) -> None:
@@ -78,6 +90,11 @@ def test_options_arrive_where_the_program_looks(nix: Nix, tmp_path: Path) -> Non
             token_file=Path("/run/credentials/cortex.service/neuron-hermes"),
         ),
     )
+    credentials = Path("/run/credentials/cortex.service")
+    assert settings.access.keys_file == credentials / "keys"
+    assert settings.tls.cert_file == credentials / "certificate"
+    assert settings.tls.key_file == credentials / "certificate-key"
+    assert settings.tls.ca_file == credentials / "certificates-of-nodes"
     assert catalogue is not None
     assert catalogue.aliases == {"claude-*": "qwen"}
     (model,) = catalogue.models
@@ -86,6 +103,10 @@ def test_options_arrive_where_the_program_looks(nix: Nix, tmp_path: Path) -> Non
     assert (model.limit.context, model.options) == (4096, {"parallel": 2})
     assert node is not None
     assert (node.host, node.port) == ("0.0.0.0", 9000)
+    credentials = Path("/run/credentials/neuron.service")
+    assert node.token_file == credentials / "token"
+    assert node.tls.cert_file == credentials / "certificate"
+    assert node.tls.key_file == credentials / "certificate-key"
     assert node.model_dirs == (Path("/srv/models"),)
     assert node.cache_dir == Path("/srv/cache")
     assert [one.model_id for one in node.default_models] == ["qwen"]
@@ -107,14 +128,18 @@ def test_the_defaults_are_the_programs(nix: Nix, tmp_path: Path) -> None:
 
 def test_no_secret_is_rendered(nix: Nix) -> None:
     """Files name where a credential will be, never the file of the operator."""
-    assert "/run/secrets" not in str(nix.ask("cases.everything-said.files"))
+    rendered = str(nix.ask("cases.everything-said.files"))
+
+    assert "/run/secrets" not in rendered
+    assert "/var/lib/acme" not in rendered
 
 
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "said"),
     [
         ("cortex.nix", "gateway.metrics_listen =", "gateway.metrics_address =", "metrics_address"),
-        ("cortex.nix", "token_file =", "token_path =", "token_path"),
+        ("cortex.nix", '"token_file"', '"token_path"', "token_path"),
+        ("cortex.nix", '"keys_file"', '"key_file"', "did you mean 'keys_file'"),
         ("neuron.nix", "model_dirs =", "models_dirs =", "did you mean 'model_dirs'"),
         ("neuron.nix", "model_id = id", "model = id", "default_models"),
         ("cortex.nix", "{ inherit id; }", "{ name = id; }", "models"),

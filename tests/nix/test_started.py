@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.nix.asking import Nix, mistake
-from tests.nix.container.machine import TOKEN, boot, install
+from tests.nix.container.machine import NODE_TOKEN, TOKEN, boot, install
 
 SERVICES = ("cortex", "neuron")
 
@@ -46,9 +46,11 @@ def test_it_serves(found: Mapping[str, Any]) -> None:
 
 
 def test_it_reads_its_credential(found: Mapping[str, Any]) -> None:
-    """A token that only root can read reaches the node it is for, and no log."""
+    """A token that only root can read reaches the node it is for, which asks for it; and no log."""
     assert found["token"] == f"Bearer {TOKEN}"
+    assert found["stranger"] == 401
     assert TOKEN not in found["journal"]
+    assert NODE_TOKEN not in found["journal"]
 
 
 @pytest.mark.parametrize("name", SERVICES)

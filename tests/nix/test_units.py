@@ -84,10 +84,14 @@ def test_secrets_are_credentials(nix: Nix) -> None:
     units = nix.ask("everything")
 
     assert "LoadCredential=neuron-hermes:/run/secrets/hermes\n" in units["cortex"]
+    assert "LoadCredential=keys:/run/secrets/keys\n" in units["cortex"]
     assert "LoadCredential=hugging-face:/run/secrets/hf\n" in units["neuron"]
+    assert "LoadCredential=token:/run/secrets/token\n" in units["neuron"]
     assert 'Environment="HF_TOKEN_PATH=%d/hugging-face"\n' in units["neuron"]
     for text in units.values():
-        assert text.count("/run/secrets/") == 1
+        naming = [line for line in text.splitlines() if re.search("/run/secrets|/acme", line)]
+        assert len(naming) >= 4
+        assert all(line.startswith("LoadCredential=") for line in naming)
 
 
 def test_only_the_chosen_gpus_may_be_opened(nix: Nix) -> None:

@@ -22,11 +22,12 @@ BOOT_AND_PROBE_SECS = 240
 #: where they lie here: that may be a home, which is hidden from the services.
 PYTHON, INSTALLED, PACKAGES = Path("/opt/python"), Path("/opt/cortex"), Path("/opt/packages")
 
-TOKEN = "a-token-of-the-witness"
+TOKEN, NODE_TOKEN = "a-token-of-the-witness", "a-token-of-the-node"
 CORTEX_TOML = """
 [[neurons]]
 name = "here"
 endpoint = "http://127.0.0.1:13131"
+token_file = "/run/credentials/cortex.service/neuron-here"
 
 [[neurons]]
 name = "witness"
@@ -39,16 +40,24 @@ id = "small"
 """
 NEURON_TOML = """
 cache_dir = "/var/cache/neuron"
+token_file = "/run/credentials/neuron.service/token"
 
 [[default_models]]
 model_id = "small"
 source = "/srv/models/small.gguf"
 options = { context = 1024, parallel = 1 }
 """
-CREDENTIAL = """
+CREDENTIALS = {
+    "cortex": """
 [Service]
+LoadCredential=neuron-here:/etc/cortex/node.token
 LoadCredential=neuron-witness:/etc/cortex/witness.token
-"""
+""",
+    "neuron": """
+[Service]
+LoadCredential=token:/etc/cortex/node.token
+""",
+}
 # An interpreter may look for its own library where it was built.
 MANAGER = f"""
 [Manager]
@@ -101,7 +110,7 @@ def boot(
 ) -> dict[str, Any]:
     """Boot the container, let the probe look, and return what it found. Blocks until it is off."""
     shared, etc, systemd = folder / "probe", folder / "etc", folder / "systemd"
-    for place in (shared, etc, systemd / "cortex.service.d"):
+    for place in (shared, etc, systemd):
         place.mkdir(parents=True)
     shutil.copy(PROBE, shared / PROBE.name)
     for name, text in (
@@ -109,13 +118,16 @@ def boot(
         ("models.toml", MODELS_TOML),
         ("neuron.toml", NEURON_TOML),
         ("witness.token", TOKEN),
+        ("node.token", NODE_TOKEN),
     ):
         (etc / name).write_text(text, encoding="utf-8")
-    # Nobody but root reads the secret; the rest is as anyone would write it.
-    (etc / "witness.token").chmod(0o600)
+        # Nobody but root reads the secrets; the rest is as anyone would write it.
+        (etc / name).chmod(0o600 if name.endswith(".token") else 0o644)
     for name, text in units.items():
         (systemd / name).write_text(text, encoding="utf-8")
-    (systemd / "cortex.service.d" / "token.conf").write_text(CREDENTIAL, encoding="utf-8")
+    for name, text in CREDENTIALS.items():
+        (systemd / f"{name}.service.d").mkdir()
+        (systemd / f"{name}.service.d" / "token.conf").write_text(text, encoding="utf-8")
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     python = PYTHON / "bin" / version
     (systemd / "probe.service").write_text(PROBE_UNIT.format(python=python, only=only), "utf-8")

@@ -62,12 +62,30 @@ def until(check: Callable[[], _Value], within: float = 60.0) -> _Value | None:
     return None
 
 
+def allowed(port: int) -> dict[str, str]:
+    """Return the headers that a daemon here wants of who asks it."""
+    if port != NEURON:
+        return {}
+    token = Path("/etc/cortex/node.token").read_text(encoding="utf-8")
+    return {"authorization": f"Bearer {token}"}
+
+
 def get(port: int, path: str) -> Any:
     """Return the JSON answer of a daemon here."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=allowed(port))
         return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def stranger() -> int:
+    """Return what the node says to who has no token."""
+    connection = http.client.HTTPConnection("127.0.0.1", NEURON, timeout=10)
+    try:
+        connection.request("GET", "/models")
+        return connection.getresponse().status
     finally:
         connection.close()
 
@@ -79,7 +97,10 @@ def answer(port: int, begun: threading.Event, into: dict[str, Any]) -> None:
     try:
         body = json.dumps(QUESTION)
         connection.request(
-            "POST", "/v1/chat/completions", body, {"content-type": "application/json"}
+            "POST",
+            "/v1/chat/completions",
+            body,
+            {"content-type": "application/json", **allowed(port)},
         )
         response = connection.getresponse()
         into["status"] = response.status
@@ -198,6 +219,7 @@ def look(only: str) -> Mapping[str, Any]:
     )
     until(lambda: [one for one in get(CORTEX, "/v1/models")["data"] if one.get("loaded")], 30)
     until(lambda: heard)
+    found["stranger"] = stranger()
     found["token"] = heard[0] if heard else None
     found["reload"] = reloaded()
     found["killed"] = killed()
