@@ -9,24 +9,17 @@ from typing import Any
 import pytest
 
 from cortex_core.errors import PreflightFailed
-from cortex_neuron.exllama.jobs import Broke, Ended, EndReason, Generated, Job, JobEvent, Started
+from cortex_neuron.exllama.jobs import Broke, Ended, EndReason, Started
 from cortex_neuron.exllama.plan import Draft, Lora, Plan
 from cortex_neuron.exllama.sampling import Sampling
-
-FAKES = Path(__file__).with_name("fakes")
-_OURS = ("torch", "exllamav3", "cortex_neuron.exllama.v3.", "cortex_neuron.exllama.stepping")
+from tests.apps.cortex_neuron.exllama.adapters import Only, finish, job, on_fakes, tokens
 
 
 @pytest.fixture(autouse=True)
 def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The fakes, where exllamav3 and torch would be."""
-    kept = {name: sys.modules.pop(name) for name in tuple(sys.modules) if name.startswith(_OURS)}
-    monkeypatch.syspath_prepend(str(FAKES))
-    yield
-    for name in tuple(sys.modules):
-        if name.startswith(_OURS):
-            del sys.modules[name]
-    sys.modules.update(kept)
+    with on_fakes(monkeypatch):
+        yield
 
 
 def backend(folder: str = "/models/m", **more: Any) -> Any:
@@ -34,29 +27,6 @@ def backend(folder: str = "/models/m", **more: Any) -> Any:
     made = importlib.import_module("cortex_neuron.exllama.v3.backend")
     small = {"context": 512, "cache": 1024, "chunk": 256, "slots": 2}
     return made.ExLlamaV3Backend(Plan(path=folder, **{**small, **more}), lambda _d, _t: None)
-
-
-def job(*prompt: int, max_tokens: int = 3, **more: Any) -> Job:
-    """Return a greedy job."""
-    greedy = Sampling(temperature=0)
-    return Job(**{"prompt": prompt or (1, 2), "max_tokens": max_tokens, "sampling": greedy, **more})
-
-
-def finish(made: Any, *jobs: Job) -> list[list[JobEvent]]:
-    """Return everything that comes of jobs."""
-    found: dict[int, list[JobEvent]] = {}
-    for ticket, one in enumerate(jobs):
-        found[ticket] = []
-        made.submit(ticket, one)
-    while made.busy():
-        for ticket, event in made.step():
-            found[ticket].append(event)
-    return list(found.values())
-
-
-def tokens(events: list[JobEvent]) -> list[int]:
-    """Return the tokens among events."""
-    return [token for event in events if isinstance(event, Generated) for token in event.tokens]
 
 
 def generator() -> Any:
@@ -74,7 +44,7 @@ def steps(**sampling: Any) -> list[tuple[str, dict[str, Any]]]:
 def test_a_job_is_told_from_its_beginning_to_its_end() -> None:
     """What was known of its prompt, its tokens, and why it ended: as many as were asked for."""
     plain, stopped = finish(
-        backend(guesses=3), job(5), job(5, max_tokens=9, stop_tokens=frozenset({8}))
+        backend(guesses=3), job(5, max_tokens=3), job(5, max_tokens=9, stop_tokens=frozenset({8}))
     )
 
     assert plain[0] == Started(259)
@@ -131,28 +101,11 @@ def test_everything_that_is_asked_for_is_in_the_chain() -> None:
     assert said["SS_LogitBias"] == {"logit_bias": {5: -1.0}}
 
 
-class Only:
-    """A mask that allows one token, or none, and fails when it is told to."""
-
-    def __init__(self, token: int | None, failure: Exception | None = None) -> None:
-        self.token, self.failure, self.accepted = token, failure, list[int]()
-
-    def allowed(self) -> bytes:
-        """Return a bit for it."""
-        if self.failure is not None and self.accepted:
-            raise self.failure
-        return bytes(8) if self.token is None else (1 << self.token).to_bytes(8, "little")
-
-    def accept(self, token: int) -> None:
-        """Remember a token."""
-        self.accepted.append(token)
-
-
 def test_a_grammar_is_kept_to() -> None:
     """Also where it allows nothing: then the end comes."""
     mask = Only(33)
     kept, ended = finish(
-        backend(), job(mask=mask), job(mask=Only(None), stop_tokens=frozenset({9}))
+        backend(), job(max_tokens=3, mask=mask), job(mask=Only(None), stop_tokens=frozenset({9}))
     )
 
     assert tokens(kept) == mask.accepted == [33, 33, 33]
@@ -161,7 +114,7 @@ def test_a_grammar_is_kept_to() -> None:
 
 def test_a_grammar_that_fails_takes_nobody_along() -> None:
     """Its own answer breaks."""
-    broken, other = finish(backend(), job(mask=Only(3, KeyError("x"))), job())
+    broken, other = finish(backend(), job(mask=Only(3, KeyError("x"))), job(max_tokens=3))
 
     assert isinstance(broken[-1], Broke)
     assert other[-1] == Ended(EndReason.MAX_TOKENS, 3)
