@@ -35,7 +35,7 @@ from tests.libs.cortex_uplink.requests import Heard, Seen, hear
 
 #: Requests to be read by the parser alone, for each batch of them that comes through a socket.
 ALONE = 20
-_HANG_SECS = 5.0
+_HANG_SECS = 10.0
 _MAX_BODY_BYTES = 1 << 20
 _TARGETS = (b"/whole", b"/stream", b"/later", b"/fails", b"/routed", b"/routed-stream")
 

@@ -20,49 +20,49 @@ from tests.libs.cortex_uplink.fronts import exchange
 CLOSE = b"host: a\r\nconnection: close\r\n\r\n"
 
 
-async def whole(request: Request) -> HTTPResponse:
+async def _whole(request: Request) -> HTTPResponse:
     return text(f"{request.ip} {request.path} {request.args.get('q')} {request.body.decode()}")
 
 
-async def nothing(_: Request) -> HTTPResponse:
+async def _nothing(_: Request) -> HTTPResponse:
     return empty()
 
 
-async def now(request: Request) -> None:
+async def _now(request: Request) -> None:
     await send_now(request, answer({"now": True}))
 
 
-async def parts(request: Request) -> None:
+async def _parts(request: Request) -> None:
     response = await request.respond(content_type="text/plain")
     for part in ("one", b"", b"two"):
         await response.send(part)
     await response.eof()
 
 
-async def fails(_: Request) -> HTTPResponse:
+async def _fails(_: Request) -> HTTPResponse:
     raise ValueError("secret")
 
 
-async def fails_late(request: Request) -> None:
+async def _fails_late(request: Request) -> None:
     response = await request.respond()
     await response.send("some")
     raise ValueError("secret")
 
 
-async def direct(request: ClientRequest) -> HTTPResponse:
+async def _direct(request: ClientRequest) -> HTTPResponse:
     return answer(request.target)
 
 
-async def direct_fails(_: ClientRequest) -> HTTPResponse:
+async def _direct_fails(_: ClientRequest) -> HTTPResponse:
     raise ValueError("secret")
 
 
-async def direct_fails_late(request: ClientRequest) -> HTTPResponse:
+async def _direct_fails_late(request: ClientRequest) -> HTTPResponse:
     ClientWriter(request).open({})
     raise ValueError("secret")
 
 
-async def answers_twice(request: ClientRequest) -> HTTPResponse:
+async def _answers_twice(request: ClientRequest) -> HTTPResponse:
     ClientWriter(request).whole(200, {}, b"once")
     return answer("twice")
 
@@ -70,10 +70,10 @@ async def answers_twice(request: ClientRequest) -> HTTPResponse:
 def app() -> LeanApp:
     """Return an app with handlers of every kind."""
     made = make_app("streams", request_max_mb=1)
-    for handler in (whole, nothing, now, parts, fails, fails_late):
-        made.add_route(handler, f"/{handler.__name__}", methods=["GET", "POST", "HEAD"])
-    for straight in (direct, direct_fails, direct_fails_late, answers_twice):
-        made.add_direct_route(straight, f"/{straight.__name__}", straight.__name__)
+    for handler in (_whole, _nothing, _now, _parts, _fails, _fails_late):
+        made.add_route(handler, f"/{handler.__name__[1:]}", methods=["GET", "POST", "HEAD"])
+    for straight in (_direct, _direct_fails, _direct_fails_late, _answers_twice):
+        made.add_direct_route(straight, f"/{straight.__name__[1:]}", straight.__name__)
     return made
 
 
