@@ -29,6 +29,7 @@ class FakeNeuron:
     sizes: dict[str, int] = field(default_factory=dict)
     load_reply: Reply | None = None
     load_secs: float = 0.0
+    health: dict[str, Any] = field(default_factory=dict)
     url: str = ""
 
     def hold(self, model: str, status: str = "loaded", **more: Any) -> None:
@@ -79,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
                         "devices": [
                             {"index": 0, "vram_used_mb": used, "vram_free_mb": node.total_mb - used}
                         ],
+                        **node.health,
                     }
                 )
             case "/models":

@@ -5,6 +5,7 @@ again can help; and nothing of the inside in the answer.
 """
 
 import json
+import os
 import re
 import socket
 import time
@@ -223,6 +224,32 @@ def _well_again(scene: Scene) -> Iterator[None]:
     scene.node.reply = None
     body = {"model": MODEL, **BODIES[CHAT]}
     eventually(lambda: scene.cortex.http.post(f"{scene.cortex.url}{CHAT}", json=body).is_success)
+
+
+BUG = """
+class Ranking:
+    def score(self, candidate, request, now):
+        return (1 / 0,)
+"""
+
+
+@pytest.fixture(scope="module")
+def broken(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A gateway that crashes whenever it has to decide."""
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "buggy.py").write_text(BUG)
+    models = [{"id": MODEL, "harness": "candle", "vram_mb": 600}]
+    with pytest.MonkeyPatch.context() as patch, workbench(folder) as bench:
+        path = [str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        patch.setenv("PYTHONPATH", os.pathsep.join(one for one in path if one))
+        cortex = bench.cortex(
+            {"old": scene.node.url},
+            models,
+            observation={"poll_secs": 0.1},
+            routing={"policy": "buggy:Ranking"},
+        )
+        eventually(lambda: cortex.http.get(f"{cortex.url}/fleet").json()["nodes"][0]["models"])
+        yield Scene(scene.node, cortex, bench.metrics_url(cortex))
 
 
 def failed(scene: Scene, method: str, path: str, content: bytes, **headers: str) -> "Heard":
@@ -499,3 +526,34 @@ def test_a_replica_that_is_replaced_is_told_of_once(scene: Scene, tmp_path: Any)
         assert (line["node_status"], done["attempts"]) == (503, 2)
         assert SECRET in line["node_body"]
         assert cortex.events("request.failed") == []
+
+
+@pytest.mark.parametrize(("path", "stream"), FACES, ids=NAMES)
+def test_a_bug_of_ours(broken: Scene, path: str, stream: bool) -> None:
+    """500 in the client's envelope; the trace is in the one event, at the level of an error."""
+    asked = {"model": MODEL, "stream": stream, **BODIES[path]}
+    heard = failed(broken, "POST", path, json.dumps(asked).encode())
+
+    row = Row(status=500, code="internal_error", type="api_error")
+    check_envelope(heard.answer, row, anthropic=path == MESSAGES)
+    heard.leaks_nothing(broken)
+    line = heard.speaks_once("request.failed", "error", "internal_error")
+    assert "ZeroDivisionError" in line["exception"]
+
+
+def test_a_bug_of_ours_elsewhere(broken: Scene) -> None:
+    """As above, on a route that is not for inference."""
+    heard = failed(broken, "GET", f"/fleet/explain?model={MODEL}", b"")
+
+    check_envelope(
+        heard.answer, Row(status=500, code="internal_error", type="api_error"), anthropic=False
+    )
+    heard.leaks_nothing(broken)
+    (line,) = heard.lines
+    assert (line["event"], line["level"], line["route"]) == (
+        "request.crashed",
+        "error",
+        "/fleet/explain",
+    )
+    assert "ZeroDivisionError" in line["exception"]
+    assert heard.counted == {"internal_error": 1}
