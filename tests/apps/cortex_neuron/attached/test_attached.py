@@ -148,7 +148,7 @@ def test_a_gateway_offers_them_without_knowing_of_the_server(
 ) -> None:
     """They are in no catalogue; the node says that it has them, and that is enough."""
     neuron = attach(bench, server)
-    cortex = bench.cortex({"n1": neuron.url}, [], timeouts={"hold": 0.5})
+    cortex = bench.cortex({"n1": neuron.url}, [], timeouts={"load": 1.0})
     eventually(lambda: ask(cortex, "theirs").status_code == 200)
     listed = cortex.http.get(f"{cortex.url}/v1/models").json()["data"]
     server.stop()
