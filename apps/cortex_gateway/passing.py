@@ -14,7 +14,7 @@ _OF_THE_REQUEST = frozenset({"invalid_request_error", "rate_limit_error"})
 class Passage:
     """The stream, the client, and what is to be remembered of both. It is a `ChunkSink`."""
 
-    __slots__ = ("_events", "_feed", "_outcome", "_passed", "_stream", "_writer")
+    __slots__ = ("_events", "_outcome", "_passed", "_stream", "_writer")
 
     def __init__(self, stream: AnswerStream, events: EventResponse, outcome: Outcome) -> None:
         self._stream = stream
