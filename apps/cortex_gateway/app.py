@@ -21,7 +21,7 @@ from cortex_gateway.door import Door, keyring_of
 from cortex_gateway.fleet import Fleet
 from cortex_gateway.fleet_events import FleetEvents
 from cortex_gateway.freshening import Freshener
-from cortex_gateway.guarding import Doorbell
+from cortex_gateway.guarding import Guard
 from cortex_gateway.in_flight import InFlight
 from cortex_gateway.inference import Inference
 from cortex_gateway.metrics import Metrics
@@ -90,7 +90,6 @@ class Gateway:
             settings=settings,
         )
         self._metrics.add(self._door)
-        self._open_to(self._keyring)
         self._metrics.gauges.in_flight = lambda: self._inference.gate.in_flight
         self._metrics.gauges.waiting = lambda: self._dispatcher.waiting
         api = GatewayApi(
@@ -99,16 +98,17 @@ class Gateway:
             operator=Operator(self._fleet, self._dispatcher),
             events=FleetEvents(self._fleet, self._picture),
         )
+        guard = Guard(lambda: self._inference.door)
+        on_failure = guard.telling(Refusals(self._metrics.tallies))
         app = make_app(
-            "cortex",
-            request_max_mb=settings.gateway.request_max_mb,
-            on_failure=Doorbell(Refusals(self._metrics.tallies)),
+            "cortex", request_max_mb=settings.gateway.request_max_mb, on_failure=on_failure
         )
         api.add_to(app)
-        metrics_app = make_app(
-            "cortex-metrics", request_max_mb=1, on_failure=Doorbell(Refusals(self._metrics.tallies))
-        )
+        metrics_app = make_app("cortex-metrics", request_max_mb=1, on_failure=on_failure)
+        self._guarded = (app, metrics_app)
+        self._guard = guard
         api.add_metrics_to(metrics_app)
+        self._open_to(self._keyring)
         await serve_apps(
             [
                 Listener(app=one, address=Address.parse(address), tls=self._tls)
@@ -213,6 +213,8 @@ class Gateway:
         """Let in whoever has one of these keys; None: everybody."""
         self._door.know(keyring or {})
         self._inference.door = None if keyring is None else self._door
+        for app in self._guarded:
+            app.guard = None if keyring is None else self._guard.check
 
 
 def _token_header(entry: NeuronEntry) -> dict[str, str]:

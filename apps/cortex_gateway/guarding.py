@@ -1,6 +1,7 @@
 """Which routes need which key, while there are keys: all do that are not named here.
 
-Inference looks for its key itself (`Inference.handle`); this is for every other route.
+It stands before every route and before it is known whether there is one: whoever has no key does
+not even learn that.
 """
 
 from collections.abc import Callable
@@ -31,45 +32,42 @@ class Guard:
 
     def __init__(self, door: Callable[[], Door | None]) -> None:
         self._door = door
+        self._hush = Hush("access.refused_often")
 
-    async def check(self, request: Request) -> None:
+    async def check(self, request: ClientRequest) -> None:
         """Let a request pass. Raises InvalidApiKey or NotPermitted."""
-        door = self._door()
-        if door is None or request.path.rstrip("/") in _OPEN:
+        door, path = self._door(), request.path
+        if door is None or path.rstrip("/") in _OPEN:
             return
-        grant = door.identify(request.headers)
-        if not request.path.startswith(_FOR_CLIENTS):
-            door.require_admin(grant)
-        request.ctx.grant = grant
+        try:
+            request.grant = door.identify(request.headers)
+        except InvalidApiKey:
+            await self._hush.slow_down(request.connection.address)
+            raise
+        if not path.startswith(_FOR_CLIENTS):
+            door.require_admin(request.grant)
+
+    def telling(self, other: OnFailure) -> OnFailure:
+        """Return what logs requests without a good key, and leaves the rest to `other`."""
+
+        def tell(request: Named, error: ApiError, raised: Exception) -> None:
+            if not isinstance(error, InvalidApiKey) or not isinstance(request, ClientRequest):
+                other(request, error, raised)
+            elif self._hush.worth_a_line(address := request.connection.address):
+                log.warning(
+                    "access.refused",
+                    request_id=request_id(request),
+                    method=request.method,
+                    path=request.path[:_PATH_CHARS],
+                    address=address,
+                    key=str(error.__cause__) if error.__cause__ else None,
+                    error=error.message,
+                )
+
+        return tell
 
 
 def grant_of(request: Request) -> Grant | None:
     """Return what the key of a request allows that `Guard` let pass; None without keys."""
-    return getattr(request.ctx, "grant", None)
-
-
-class Doorbell:
-    """Tells of requests without a good key, which may come at any rate; `other` of the rest."""
-
-    def __init__(self, other: OnFailure) -> None:
-        self._other = other
-        self._hush = Hush("access.refused_often")
-
-    def __call__(self, request: Named, error: ApiError, raised: Exception) -> None:
-        """Log a failure."""
-        if not isinstance(error, InvalidApiKey):
-            self._other(request, error, raised)
-            return
-        address = (
-            request.connection.address if isinstance(request, ClientRequest) else str(request.ip)
-        )
-        if self._hush.worth_a_line(address):
-            log.warning(
-                "access.refused",
-                request_id=request_id(request),
-                method=request.method,
-                path=request.path[:_PATH_CHARS],
-                address=address,
-                key=str(error.__cause__) if error.__cause__ else None,
-                error=error.message,
-            )
+    grant: Grant | None = request.ctx.grant
+    return grant

@@ -98,8 +98,7 @@ class Inference:
         self, request: ClientRequest, read: Read, *, streams: bool = True
     ) -> HTTPResponse | None:
         """Answer one request. None means that the answer has been sent."""
-        door = self.door
-        grant = None if door is None else door.identify(request.headers)
+        door, grant = self.door, request.grant
         outcome = Outcome(
             request_id=request.name,
             route=request.path,

@@ -26,7 +26,7 @@ from cortex_dialects.messages import page
 from cortex_gateway import listing, picture
 from cortex_gateway.counting import TokenCounter
 from cortex_gateway.fleet_events import FleetEvents
-from cortex_gateway.guarding import Guard, grant_of
+from cortex_gateway.guarding import grant_of
 from cortex_gateway.inference import Inference, read_exchange, ticket
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
@@ -61,7 +61,6 @@ class GatewayApi:
 
     def add_to(self, app: LeanApp) -> None:
         """Add the API to `app`."""
-        app.register_middleware(Guard(lambda: self.inference.door).check, "request")
         handle = self.inference.handle
         app.add_direct_route(partial(handle, read=_passed), "/v1/chat/completions", "chat")
         app.add_direct_route(partial(handle, read=_passed), "/v1/completions", "completions")
@@ -87,7 +86,6 @@ class GatewayApi:
 
     def add_metrics_to(self, app: Sanic[Any, Any]) -> None:
         """Add the Prometheus exposition to the app of the metrics port."""
-        app.register_middleware(Guard(lambda: self.inference.door).check, "request")
         app.add_route(self.metrics, "/metrics")
 
     async def count_message(self, request: Request) -> HTTPResponse:

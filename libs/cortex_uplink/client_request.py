@@ -5,6 +5,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
+from cortex_core.access import Grant
 from cortex_uplink.request_parser import Asked
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class ClientRequest:
     __slots__ = (
         "body",
         "connection",
+        "grant",
         "headers",
         "keep_alive",
         "method",
@@ -35,6 +37,8 @@ class ClientRequest:
         head, self.body = asked
         self.method, self.target, self.path, self.headers, self.keep_alive, self.modern = head
         self.connection = connection
+        #: What a guard found that whoever asks may do.
+        self.grant: Grant | None = None
         #: The client's own request id when it is a sane one, else one of ours.
         self.name = request_name(self.headers.get("x-request-id"))
 

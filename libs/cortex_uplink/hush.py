@@ -1,7 +1,8 @@
 """Failures that anybody can cause at any rate: the first are told one by one, the rest together.
 
 Of each address the first ten of a minute are worth a line of their own. How many more there were
-is told once, at the end of the minute, so nothing is kept back.
+is told once, at the end of the minute, so nothing is kept back. Who goes on gets its answers late:
+so a client that tries keys costs next to nothing, and one that makes a mistake notices nothing.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ import structlog
 log = structlog.get_logger()
 
 _LINES: Final = 10
+_AT_ONCE: Final = 20
+_LATE_SECS: Final = 1.0
 _WINDOW_SECS: Final = 60.0
 #: Then those of further addresses are counted together.
 _MOST_ADDRESSES: Final = 1000
@@ -30,13 +33,21 @@ class Hush:
     def worth_a_line(self, address: str) -> bool:
         """Count a failure, and tell whether it is to be logged by itself."""
         counts = self._counts
-        if address not in counts and len(counts) >= _MOST_ADDRESSES:
-            address = _ANYWHERE
+        address = self._where(address)
         count = counts[address] = counts.get(address, 0) + 1
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._window_secs, self._tell)
         return count <= _LINES
+
+    async def slow_down(self, address: str) -> None:
+        """Have whoever failed often lately wait for its answer."""
+        if self._counts.get(self._where(address), 0) >= _AT_ONCE:
+            await asyncio.sleep(_LATE_SECS)
+
+    def _where(self, address: str) -> str:
+        full = len(self._counts) >= _MOST_ADDRESSES
+        return _ANYWHERE if full and address not in self._counts else address
 
     def _tell(self) -> None:
         counts, self._counts, self._timer = self._counts, {}, None

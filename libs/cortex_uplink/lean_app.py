@@ -24,6 +24,8 @@ from cortex_uplink.envelopes import Named, as_api_error, error_answer, log_crash
 from cortex_uplink.sanic_stream import SanicStream
 
 Direct: TypeAlias = Callable[[ClientRequest], Coroutine[Any, Any, HTTPResponse | None]]
+#: Lets a request pass to its route, or raises what its client is told.
+Guard: TypeAlias = Callable[[ClientRequest], Coroutine[Any, Any, None]]
 #: Hears of a request that fails: what its client is told, and what was raised.
 OnFailure: TypeAlias = Callable[[Named, ApiError, Exception], None]
 
@@ -41,12 +43,13 @@ _NOTHING = _Nothing()
 class LeanApp(Sanic[Any, Any]):
     """A Sanic app with direct routes, by method and path, that answers `ClientConnection`s."""
 
-    __slots__ = ("direct", "on_failure")
+    __slots__ = ("direct", "guard", "on_failure")
 
     def __init__(self, name: str, on_failure: OnFailure = log_crash) -> None:
         super().__init__(name, configure_logging=False)
         self.direct: dict[tuple[str, str], Direct] = {}
         self.on_failure = on_failure
+        self.guard: Guard | None = None
 
     def add_direct_route(self, handler: Direct, path: str, name: str) -> None:
         """Have `handler` answer `POST path`."""
@@ -65,6 +68,8 @@ class LeanApp(Sanic[Any, Any]):
 
     async def answer(self, request: ClientRequest) -> None:
         """Answer a request, whatever comes of it."""
+        if self.guard is not None and not await self._is_let_in(self.guard, request):
+            return
         # Sanic too takes a path with slashes behind it for the one without.
         handler = self.direct.get((request.method, request.path.rstrip("/")))
         if handler is None:
@@ -78,6 +83,16 @@ class LeanApp(Sanic[Any, Any]):
             response = self.failed(request, error)
         if response is not None:
             _send(request, response)
+
+    async def _is_let_in(self, guard: Guard, request: ClientRequest) -> bool:
+        try:
+            await guard(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  # turned into an answer in one place
+            _send(request, self.failed(request, error))
+            return False
+        return True
 
     def refuse(self, request: ClientRequest, error: ApiError) -> None:
         """Tell a client that its request cannot be read or will not be answered."""
@@ -104,6 +119,7 @@ class LeanApp(Sanic[Any, Any]):
             return
         request.conn_info = ConnInfo(asked.connection.transport)  # type: ignore[arg-type]  # as above
         request.ctx.name = asked.name
+        request.ctx.grant = asked.grant
         request.body = asked.body
         request.stream = SanicStream(asked)  # type: ignore[assignment]  # it is used as one
         await self.handle_request(request)
