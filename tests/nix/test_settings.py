@@ -1,5 +1,7 @@
 """What the modules render is read by the program's own loader: they can say nothing it ignores."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,24 @@ def test_the_example_fleet_is_read(nix: Nix, tmp_path: Path) -> None:
     assert [entry.id for entry in catalogue.models] == ["bge-m3", "qwen3-8b"]
     for name in ("atlas", "hermes"):
         load(fleet[name]["files"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("module", "file"), [("cortex_gateway", "cortex.toml"), ("cortex_neuron", "neuron.toml")]
+)
+def test_what_a_build_of_the_system_asks(nix: Nix, tmp_path: Path, module: str, file: str) -> None:
+    """`config check` misses only what will be on the machine, and ends with 2 for a typo."""
+    for name, content in nix.ask("cases.everything-said.files").items():
+        (tmp_path / name).write_text(toml_text(content), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", module, "config", "check", "-c", str(tmp_path / file)]
+
+    well = subprocess.run(command, capture_output=True, text=True, check=False)
+    with (tmp_path / file).open("a", encoding="utf-8") as more:
+        more.write("tpyo = 1\n")
+    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (well.returncode, wrong.returncode) == (1, 2), well.stderr
+    findings = well.stdout.splitlines()[1:]
+    assert [one for one in findings if "no such f" not in one] == []
 
 
 def test_options_arrive_where_the_program_looks(nix: Nix, tmp_path: Path) -> None:
