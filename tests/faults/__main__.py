@@ -16,7 +16,8 @@ import typer
 
 from tests.fake_nvml.gpus import compiled
 from tests.faults.page import PATH, page
-from tests.faults.scenarios import SCENARIOS, Measured
+from tests.faults.scenario import Measured
+from tests.faults.scenarios import SCENARIOS
 from tests.faults.stage import stage
 
 

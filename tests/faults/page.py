@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.faults.scenarios import SCENARIOS, Part, Scenario
+from tests.faults.scenario import Part, Scenario
+from tests.faults.scenarios import SCENARIOS
 
 PATH = Path(__file__).parents[2] / "apps" / "cortex_neuron" / "FAULTS.md"
 #: The only column that differs from run to run.

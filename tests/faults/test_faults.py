@@ -6,7 +6,8 @@ import pytest
 
 from tests.fake_nvml.gpus import compiled
 from tests.faults.page import PATH, page, without_measurements
-from tests.faults.scenarios import SCENARIOS, Measured, Scenario
+from tests.faults.scenario import Measured, Scenario
+from tests.faults.scenarios import SCENARIOS
 from tests.faults.stage import Stage, stage
 
 
