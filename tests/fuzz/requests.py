@@ -4,7 +4,7 @@ from random import Random
 
 from tests.libs.cortex_uplink.requests import GOOD, REFUSED
 
-CORPUS = [case[1] for case in (*GOOD, *REFUSED)]
+CORPUS = [case[1] for case in GOOD] + [case[1] for case in REFUSED]
 _RIGHT = [case[1] for case in GOOD if len(case[2].requests) == 1 and not case[2].over]
 #: What a change puts in: everything that means something to a parser.
 WORDS = [

@@ -143,13 +143,14 @@ async def test_a_client_that_takes_too_little_is_known() -> None:
         assert taking is not None
         assert writer.enough() is not None
         await taking
-        assert not writer.crowded
+        crowded.append(writer.crowded)
         assert writer.enough() is None
         assert writer.write(b"") is None
         writer.end()
         total.append((sizes + 1) * len(body))
 
     total: list[int] = []
+    crowded: list[bool] = []
     async with front(handle) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port, limit=1024)
         writer.write(LAST)
@@ -160,6 +161,7 @@ async def test_a_client_that_takes_too_little_is_known() -> None:
 
     parser = AnswerParser()
     assert len(parser.feed(heard)) == total[0]
+    assert crowded == [False]
     assert parser.complete
 
 

@@ -102,7 +102,7 @@ def padded(size: int) -> bytes:
     return start + b"y" * (size - len(start) - len(end)) + end
 
 
-@pytest.mark.parametrize("step", [1 << 17, 999, 1])
+@pytest.mark.parametrize("step", [1 << 17, 999, 7])
 def test_a_head_is_bounded_to_the_byte(step: int) -> None:
     """However it arrives, and whether or not its end is there."""
 
@@ -140,12 +140,11 @@ def test_it_is_known_who_waits_to_be_told_that_a_body_is_wanted() -> None:
     head = b"content-length: 2\r\nexpect: 100-continue\r\n\r\n"
     parser = RequestParser(MAX_BODY_BYTES)
 
-    assert parser.feed(POST + head[:-1]) is None
-    assert not parser.expects_continue
-    assert parser.feed(head[-1:]) is None
-    assert parser.expects_continue
-    assert parser.feed(b"ab") is not None
-    assert not parser.expects_continue
+    told = []
+    for piece in (POST + head[:-1], head[-1:], b"a", b"b"):
+        parser.feed(piece)
+        told.append(parser.expects_continue)
+    assert told == [False, True, True, False]
 
     old = RequestParser(MAX_BODY_BYTES)
     assert old.feed(b"POST / HTTP/1.0\r\n" + head) is None
