@@ -1,7 +1,7 @@
 """What became of one request: one line in the log, one set of observations, whatever happened."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -12,6 +12,9 @@ from cortex_gateway.metrics import Metrics
 from cortex_gateway.node_answers import NodeRefused
 from cortex_gateway.tallies import UNKNOWN, Tally
 from cortex_uplink.logs import log_often
+
+if TYPE_CHECKING:
+    from cortex_gateway.capturing import Recording
 
 log = structlog.get_logger()
 
@@ -47,6 +50,7 @@ class Outcome:
     url: str | None = None
     why: dict[str, Any] | None = None
     crash: Exception | None = None
+    recording: "Recording | None" = None
 
     def __init__(self, *, request_id: str, route: str, principal: str, dialect: str) -> None:
         self.request_id = request_id

@@ -15,6 +15,7 @@ from cortex_core.access import Keyring
 from cortex_core.exposure import refuse_strangers
 from cortex_core.loading import ConfigError
 from cortex_core.settings import Address, Catalogue, CortexSettings, NeuronEntry
+from cortex_gateway.capturing import Captures
 from cortex_gateway.counting import TokenCounter
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.door import Door, keyring_of
@@ -30,8 +31,10 @@ from cortex_gateway.operating import Operator
 from cortex_gateway.picture import fleet_picture
 from cortex_gateway.refusing import Refusals
 from cortex_gateway.routes import GatewayApi
+from cortex_gateway.steering import Steering
 from cortex_gateway.watching import Watcher
 from cortex_uplink import Limits, Uplink
+from cortex_uplink.event_memory import EventMemory
 from cortex_uplink.logs import configure_logs
 from cortex_uplink.serving import Gate, Listener, make_app
 from cortex_uplink.serving import serve as serve_apps
@@ -47,18 +50,25 @@ Reload: TypeAlias = Callable[[], tuple[CortexSettings, Catalogue]]
 
 def serve(settings: CortexSettings, catalogue: Catalogue, reload: Reload) -> None:
     """Serve until SIGTERM or SIGINT has been obeyed. Raises OSError when an address is taken."""
-    configure_logs()
+    memory = EventMemory()
+    configure_logs(memory)
     # What has been imported is never garbage, and looking at it costs every request.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_AFTER)
-    uvloop.run(Gateway(settings, catalogue, reload).run())
+    uvloop.run(Gateway(settings, catalogue, reload, memory).run())
 
 
 class Gateway:
     """One gateway process."""
 
-    def __init__(self, settings: CortexSettings, catalogue: Catalogue, reload: Reload) -> None:
+    def __init__(
+        self,
+        settings: CortexSettings,
+        catalogue: Catalogue,
+        reload: Reload,
+        memory: EventMemory,
+    ) -> None:
         refuse_strangers(settings)
         self._keyring = keyring_of(settings)
         self._door = Door()
@@ -68,6 +78,7 @@ class Gateway:
         self._settings = settings
         self._catalogue = catalogue
         self._reload = reload
+        self._memory = memory
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -87,6 +98,7 @@ class Gateway:
             metrics=self._metrics,
             gate=Gate(),
             in_flight=InFlight(),
+            captures=Captures(),
             settings=settings,
         )
         self._metrics.add(self._door)
@@ -97,6 +109,12 @@ class Gateway:
             counter=TokenCounter(self._fleet, self._dispatcher),
             operator=Operator(self._fleet, self._dispatcher),
             events=FleetEvents(self._fleet, self._picture),
+            steering=Steering(
+                in_flight=self._inference.in_flight,
+                tallies=self._metrics.tallies,
+                captures=self._inference.captures,
+                memory=self._memory,
+            ),
         )
         guard = Guard(lambda: self._inference.door)
         on_failure = guard.telling(Refusals(self._metrics.tallies))

@@ -34,6 +34,8 @@ async def tell_client(
         return None
     response = error_answer(request, error)
     response.headers.update(outcome.headers())
+    if outcome.recording is not None:
+        outcome.recording.add(response.body or b"")
     return response
 
 

@@ -33,6 +33,7 @@ from cortex_core.principals import principal_of
 from cortex_core.settings import CortexSettings
 from cortex_dialects import AnswerStream, BadBody, Exchange, FrameTooLarge, Ticket, Usage
 from cortex_gateway.accounting import Outcome, account, reasons
+from cortex_gateway.capturing import Captures, writer_for
 from cortex_gateway.dispatch import Dispatcher
 from cortex_gateway.door import Door
 from cortex_gateway.failing import (
@@ -52,6 +53,7 @@ from cortex_gateway.node_answers import (
     node_refusal,
 )
 from cortex_gateway.passing import Passage
+from cortex_gateway.progressing import load_progress
 from cortex_gateway.responding import EventResponse
 from cortex_router import RouteRequest, Serve, rough_tokens, session_key
 from cortex_uplink import (
@@ -61,7 +63,6 @@ from cortex_uplink import (
     UplinkError,
 )
 from cortex_uplink.client_request import ClientRequest
-from cortex_uplink.client_writer import ClientWriter
 from cortex_uplink.envelopes import Named, name_headers, request_id
 from cortex_uplink.serving import Gate
 
@@ -90,6 +91,7 @@ class Inference:
     metrics: Metrics
     gate: Gate
     in_flight: InFlight
+    captures: Captures
     settings: CortexSettings
     #: Only while there are keys.
     door: Door | None = None
@@ -116,6 +118,8 @@ class Inference:
                 exchange = read_exchange(request, read)
                 front = exchange.front
                 outcome.asked_for = front.model
+                if self.captures.until is not None:
+                    outcome.recording = self.captures.look(request, outcome)
                 if door is not None and grant is not None:
                     self._let_in(door, grant, request, outcome)
                 outcome.stream = front.stream and streams
@@ -123,9 +127,9 @@ class Inference:
                     await self._whole(request, exchange, outcome)
                     return None
                 stream = exchange.stream()
-                events = EventResponse(
-                    request, stream, outcome, self.settings.timeouts.hold_headers_secs
-                )
+                hold_secs = self.settings.timeouts.hold_headers_secs
+                events = EventResponse(request, stream, outcome, hold_secs)
+                events.progress = load_progress(self.fleet, request, outcome, stream)
                 events.keep_alive()
                 try:
                     await self._streamed(request, exchange, outcome, stream, events)
@@ -137,11 +141,7 @@ class Inference:
         except ApiError as error:
             return await tell_client(request, error, outcome, events)
         except asyncio.CancelledError:
-            if outcome.cancelled:
-                stopped = RequestCancelled("an operator of this server cancelled the request")
-                return await tell_client(request, stopped, outcome, events)
-            if gate.cut:
-                over = ShuttingDown("shutting down; ask again shortly")
+            if (over := _ended_by_us(outcome, cut=gate.cut)) is not None:
                 return await tell_client(request, over, outcome, events)
             outcome.client_gone = True
             outcome.status, outcome.code = 499, "client_gone"
@@ -196,7 +196,7 @@ class Inference:
         await events.end()
 
     async def _whole(self, request: ClientRequest, exchange: Exchange, outcome: Outcome) -> None:
-        writer = ClientWriter(request)
+        writer = writer_for(request, outcome)
 
         async def collect(answer: Answer) -> bool:
             body = await answer.read(MAX_ANSWER_BYTES)
@@ -316,6 +316,13 @@ class Inference:
 
 def _whole_headers(request: ClientRequest, outcome: Outcome) -> dict[str, str]:
     return {"content-type": "application/json", **name_headers(request), **outcome.headers()}
+
+
+def _ended_by_us(outcome: Outcome, *, cut: bool) -> ApiError | None:
+    """Return why we ended a request; None when its client did."""
+    if outcome.cancelled:
+        return RequestCancelled("an operator of this server cancelled the request")
+    return ShuttingDown("shutting down; ask again shortly") if cut else None
 
 
 def read_exchange(request: Named, read: Callable[[Named], _Read]) -> _Read:

@@ -12,8 +12,9 @@ from collections.abc import Awaitable
 from cortex_core.errors import ApiError, failure
 from cortex_dialects import AnswerStream
 from cortex_gateway.accounting import Outcome
+from cortex_gateway.capturing import writer_for
+from cortex_gateway.progressing import LoadProgress
 from cortex_uplink.client_request import ClientRequest
-from cortex_uplink.client_writer import ClientWriter
 from cortex_uplink.envelopes import name_headers
 
 KEEP_ALIVE_SECS = 1.0
@@ -34,7 +35,9 @@ class EventResponse:
         self._stream = stream
         self._outcome = outcome
         self._hold_secs = hold_secs
-        self.writer = ClientWriter(request)
+        self.writer = writer_for(request, outcome)
+        #: What the client wants to hear while it waits for its model.
+        self.progress: LoadProgress | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,6 +88,8 @@ class EventResponse:
         writer = self.writer
         # Who has not even taken what there is needs no sign of life.
         if not self.opened or (writer.silent and not writer.crowded):
-            self.write(self._stream.open() + self._stream.keep_alive)
+            opening = self._stream.open()
+            news = self.progress.news() if self.progress is not None else b""
+            self.write(opening + (news or self._stream.keep_alive))
         writer.silent = True
         self._timer = self._loop.call_later(KEEP_ALIVE_SECS, self._keep_alive)

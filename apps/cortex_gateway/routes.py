@@ -30,6 +30,7 @@ from cortex_gateway.guarding import grant_of
 from cortex_gateway.inference import Inference, read_exchange, ticket
 from cortex_gateway.metrics import CONTENT_TYPE
 from cortex_gateway.operating import Operator
+from cortex_gateway.steering import Steering
 from cortex_uplink.envelopes import Named, answer
 from cortex_uplink.lean_app import LeanApp
 from cortex_uplink.serving import read_body
@@ -58,6 +59,7 @@ class GatewayApi:
     counter: TokenCounter
     operator: Operator
     events: FleetEvents
+    steering: Steering
 
     def add_to(self, app: LeanApp) -> None:
         """Add the API to `app`."""
@@ -78,8 +80,7 @@ class GatewayApi:
         app.add_route(self.version, "/version")
         app.add_route(self.whole_fleet, "/fleet")
         app.add_route(self.fleet_events, "/fleet/events")
-        app.add_route(self.requests, "/fleet/requests")
-        app.add_route(self.cancel, "/fleet/requests/<request_id:str>", methods=["DELETE"])
+        self.steering.add_to(app)
         app.add_route(self.explain, "/fleet/explain")
         app.add_route(self.load, "/fleet/models/load", methods=["POST"])
         app.add_route(self.unload, "/fleet/models/unload", methods=["POST"])
@@ -173,17 +174,6 @@ class GatewayApi:
         )
         async for frame in self.events.follow(request.headers.get("last-event-id")):
             await response.send(frame)
-
-    async def requests(self, _: Request) -> HTTPResponse:
-        """`GET /fleet/requests`: those in flight, the last ones that ended, and all together."""
-        totals = self.inference.metrics.tallies.totals()
-        return answer({**self.inference.in_flight.picture(), "totals": totals})
-
-    async def cancel(self, _: Request, request_id: str) -> HTTPResponse:
-        """`DELETE /fleet/requests/{id}`."""
-        name = unquote(request_id)
-        count = self.inference.in_flight.cancel(name)
-        return answer({"status": "cancelled", "id": name, "count": count})
 
     async def explain(self, request: Request) -> HTTPResponse:
         """`GET /fleet/explain?model=…`: what would be done with a request, and why."""

@@ -18,6 +18,8 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from cortex_uplink.event_memory import EventMemory
+
 _HOLD_SECS = 0.05
 _HOLD_LINES = 256
 
@@ -25,8 +27,9 @@ _HOLD_LINES = 256
 class LineLogger:
     """What structlog gives its lines to; it holds harmless ones where an event loop can wake it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, memory: EventMemory | None = None) -> None:
         self._stream = stream
+        self._memory = memory
         self._lines: list[str] = []
         self._waits = False
         atexit.register(self._flush)
@@ -34,6 +37,8 @@ class LineLogger:
     def debug(self, line: str) -> None:
         """Write a line soon."""
         self._lines.append(line)
+        if self._memory is not None:
+            self._memory.keep(line)
         if self._waits and len(self._lines) < _HOLD_LINES:
             return
         try:
@@ -51,6 +56,8 @@ class LineLogger:
     def warning(self, line: str) -> None:
         """Write a line, and all before it, now."""
         self._lines.append(line)
+        if self._memory is not None:
+            self._memory.keep(line)
         self._flush()
 
     error = critical = fatal = failure = err = warn = exception = warning
@@ -74,16 +81,22 @@ class _Lines:
     as_json: LineLogger | None = None
 
 
-def configure_logs() -> None:
-    """Send structlog and the standard library's warnings to standard error."""
+def configure_logs(memory: EventMemory | None = None) -> None:
+    """Send structlog and the standard library's warnings to standard error.
+
+    What structlog says is kept in `memory`, too, as JSON whoever watches.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    lines = LineLogger(sys.stderr)
+    in_colours = sys.stderr.isatty()
+    lines = LineLogger(sys.stderr, None if in_colours else memory)
     renderer: structlog.typing.Processor
-    if sys.stderr.isatty():
+    if in_colours:
+        if memory is not None:
+            shared.append(_keeping(memory))
         renderer = structlog.dev.ConsoleRenderer()
     else:
         shared.append(structlog.processors.format_exc_info)
@@ -110,6 +123,15 @@ def log_often(event: str, fields: dict[str, Any]) -> None:
         return
     fields["event"], fields["level"], fields["timestamp"] = event, "info", _timestamp(time.time())
     lines.info(_json(fields, repr))
+
+
+def _keeping(memory: EventMemory) -> structlog.typing.Processor:
+    def keep(_: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        copy = structlog.processors.format_exc_info(None, method, dict(event))
+        memory.keep(_json(copy, repr))
+        return event
+
+    return keep
 
 
 @lru_cache(2)

@@ -357,7 +357,7 @@ def test_an_answer_that_breaks_off(scene: Scene, path: str, how: str) -> None:
     """An error event of the dialect and the end; one event, one count; the status was 200."""
 
     def reply(handler: Handler) -> None:
-        begun = (frame(ROLE), frame(delta("Hel")))
+        begun: tuple[bytes, ...] = (frame(ROLE), frame(delta("Hel")))
         if path == "/v1/completions":
             begun = (frame({"choices": [{"index": 0, "text": "Hel", "finish_reason": None}]}),)
         if how == "error event":
