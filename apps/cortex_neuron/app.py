@@ -23,6 +23,7 @@ from cortex_neuron.discovery import probe_machine
 from cortex_neuron.engine_health import HealthCheck
 from cortex_neuron.exllama.counters import Counters
 from cortex_neuron.harnesses import Harnesses, make_harnesses
+from cortex_neuron.inference import Inference
 from cortex_neuron.journal import Journal
 from cortex_neuron.ledger import Ledger
 from cortex_neuron.llamacpp.tokenizer import Tokenizers
@@ -132,14 +133,19 @@ class Neuron:
             workshop=self._workshop,
             token_counts=self._token_counts,
             journal=self._journal,
-            uplink=self._uplink,
             metrics=self._metrics,
-            gate=self._gate,
+            inference=Inference(
+                registry=self._registry,
+                uplink=self._uplink,
+                metrics=self._metrics,
+                gate=self._gate,
+                obedience=self._obedience,
+            ),
         )
         app = make_app("neuron", request_max_mb=settings.request_max_mb)
         api.add_to(app)
         if settings.token_file is not None:
-            app.register_middleware(self._obedience.check, "request")
+            app.register_middleware(self._obedience.middleware, "request")
         address = Address(settings.host, settings.port)
         await serve_apps(
             [Listener(app=app, address=address, tls=self._tls)],

@@ -11,7 +11,7 @@ A harness turns a file into an endpoint that speaks OpenAI, and back into nothin
 `probe` blocks on the disk and belongs into a thread; `start`, `wait` and `stop` belong on the loop.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,15 +56,30 @@ class EngineSpec:
         return all(device.kind == "cpu" for device in self.devices)
 
 
+class Rewriter(Protocol):
+    """Makes of one stream, piece by piece as it arrives, what clients get."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what `data` becomes, as far as that is known yet. Raises FrameTooLarge."""
+
+    def finish(self) -> bytes:
+        """Return what is left when the stream has ended."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     """What to send to an engine, and how to read its stream.
 
     `bodies` are to be tried in turn for as long as the model's chat template refuses them.
+    `rewriting` makes the rewriter of the stream; None: clients get it as it comes.
     """
 
     bodies: tuple[Mapping[str, Any], ...]
-    read: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+    rewriting: Callable[[], Rewriter] | None = None
+
+    def rewriter(self) -> Rewriter | None:
+        """Return what a stream has to go through, for one stream."""
+        return None if self.rewriting is None else self.rewriting()
 
 
 class Engine(Protocol):

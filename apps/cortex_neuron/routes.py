@@ -1,32 +1,24 @@
 """Every route of the node. Control routes read what is in memory and answer at once."""
 
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-import structlog
-from sanic import HTTPResponse, Request, Sanic
+from sanic import HTTPResponse, Request
 
 from cortex_core import __version__
 from cortex_core.errors import InvalidRequest, ModelNotFound
-from cortex_core.principals import told_principal
 from cortex_core.wire import Discovery, Health, LoadRequest, ModelInfo, UnloadRequest
-from cortex_neuron import proxying
-from cortex_neuron.harness import Engine
+from cortex_neuron.inference import Inference
 from cortex_neuron.journal import Journal
 from cortex_neuron.metrics import CONTENT_TYPE, Metrics
 from cortex_neuron.registry import Registry
-from cortex_neuron.resident import Resident
 from cortex_neuron.token_counts import TokenCounts
 from cortex_neuron.workshop import NodeWorkshop
-from cortex_uplink import Uplink, UplinkError
-from cortex_uplink.envelopes import answer, request_id
-from cortex_uplink.serving import Gate, read_body, read_inference, send_now
-
-log = structlog.get_logger()
+from cortex_uplink.envelopes import answer
+from cortex_uplink.lean_app import LeanApp
+from cortex_uplink.serving import read_body, read_inference
 
 KEEP_ALIVE_SECS = 1.0
 _WHERE = frozenset({"source", "quant"})
@@ -43,11 +35,10 @@ class NodeApi:
     workshop: NodeWorkshop
     token_counts: TokenCounts
     journal: Journal
-    uplink: Uplink
     metrics: Metrics
-    gate: Gate
+    inference: Inference
 
-    def add_to(self, app: Sanic[Any, Any]) -> None:
+    def add_to(self, app: LeanApp) -> None:
         """Add the routes to `app`."""
         app.add_route(self.get_discovery, "/discovery")
         app.add_route(self.get_health, "/health")
@@ -57,9 +48,9 @@ class NodeApi:
         app.add_route(self.unload, "/models/unload", methods=["POST"])
         app.add_route(self.endpoint, "/models/<model:path>/endpoint")
         app.add_route(self.capabilities, "/models/<model:path>/capabilities")
-        app.add_route(self.infer, "/v1/chat/completions", methods=["POST"], name="chat")
-        app.add_route(self.infer, "/v1/completions", methods=["POST"], name="completions")
-        app.add_route(self.embed, "/v1/embeddings", methods=["POST"])
+        app.add_direct_route(self.inference.generate, "/v1/chat/completions", "chat")
+        app.add_direct_route(self.inference.generate, "/v1/completions", "completions")
+        app.add_direct_route(self.inference.embed, "/v1/embeddings", "embed")
         app.add_route(self.tokenize, "/tokenize", methods=["POST"])
         app.add_route(self.version, "/version")
         app.add_route(self.exposition, "/metrics")
@@ -132,97 +123,9 @@ class NodeApi:
         count = await self.token_counts.count(path, front.model, prompt)
         return answer({"model": front.model, "count": count})
 
-    async def infer(self, request: Request) -> None:
-        """`POST /v1/chat/completions` and `/v1/completions`."""
-        front = read_inference(request)
-        resident, engine = self.registry.serving(front.model)
-        async with self.gate.admit(), _seat(request, resident, engine, front.body):
-            resident, engine = self.registry.serving(front.model)
-            if front.keep_alive_secs is not None:
-                resident.keep_alive_secs = front.keep_alive_secs
-            measured = proxying.Measured()
-            try:
-                async with proxying.asked(
-                    self.uplink, engine, request.path, engine.conversation(front.body)
-                ) as chunks:
-                    if not front.stream:
-                        body = await proxying.fold(engine, chunks, measured)
-                        await send_now(request, _whole(body, measured))
-                        return
-                    response = await request.respond(
-                        content_type="text/event-stream; charset=utf-8",
-                        headers={"cache-control": "no-cache"},
-                    )
-                    async for chunk in proxying.relay(chunks, measured):
-                        await response.send(chunk)
-                    await response.eof()
-            except UplinkError as error:
-                log.warning(
-                    "engine.unreachable",
-                    request_id=request_id(request),
-                    model=front.model,
-                    error=str(error),
-                )
-                raise proxying.as_api_error(error) from error
-            finally:
-                self._used(resident, measured)
-
-    async def embed(self, request: Request) -> None:
-        """`POST /v1/embeddings`."""
-        front = read_inference(request)
-        resident, engine = self.registry.serving(front.model)
-        async with self.gate.admit(), _seat(request, resident, engine, front.body):
-            resident, engine = self.registry.serving(front.model)
-            if front.keep_alive_secs is not None:
-                resident.keep_alive_secs = front.keep_alive_secs
-            try:
-                status, raw = await proxying.whole_answer(
-                    self.uplink, engine, request.path, request.body
-                )
-            finally:
-                self._used(resident, None)
-            response = HTTPResponse(raw, status=status, content_type="application/json")
-            await send_now(request, response)
-
-    def _used(self, resident: Resident, measured: proxying.Measured | None) -> None:
-        resident.last_used = time.time()
-        self.metrics.requests.labels(resident.id).inc()
-        if measured is None:
-            return
-        if (decode := measured.tokens_per_second) is not None:
-            resident.tok_s_decode = _average(resident.tok_s_decode, decode)
-        usage = measured.stream.usage if measured.stream else None
-        if usage is not None:
-            self.metrics.prompt_tokens.labels(resident.id).inc(usage.prompt)
-            self.metrics.completion_tokens.labels(resident.id).inc(usage.completion)
-            if measured.first_token_secs:
-                # What the engine still knew it did not read again.
-                rate = (usage.prompt - (usage.cached or 0)) / measured.first_token_secs
-                resident.tok_s_prefill = _average(resident.tok_s_prefill, rate)
-
-
-def _seat(
-    request: Request, resident: Resident, engine: Engine, body: Mapping[str, Any]
-) -> AbstractAsyncContextManager[None]:
-    """Return a seat for a request. Raises RequestTooLarge when there can never be one."""
-    pages = 0 if engine.cache is None else engine.cache.pages_for(body)
-    return resident.admission.seat(told_principal(request.headers, request.ip), pages)
-
 
 def _text_field(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
         raise InvalidRequest(f"{name!r} must be a string", param=name)
     return value
-
-
-def _whole(body: dict[str, Any], measured: proxying.Measured) -> HTTPResponse:
-    response = answer(body)
-    if measured.first_token_secs is not None:
-        response.headers["x-neuron-ttft-ms"] = f"{measured.first_token_secs * 1000:.3f}"
-    return response
-
-
-def _average(before: float | None, value: float) -> float:
-    """Return an exponential mean that forgets most of what is ten requests old."""
-    return round(value if before is None else before + 0.3 * (value - before), 2)

@@ -26,7 +26,7 @@ from cortex_core.errors import InvalidRequest, ShuttingDown, refused_body
 from cortex_core.settings import Address
 from cortex_dialects import BadBody, Front, read_front
 from cortex_uplink.client_connection import ClientConnection
-from cortex_uplink.envelopes import log_crash, name_headers
+from cortex_uplink.envelopes import Named, log_crash, name_headers
 from cortex_uplink.guarding import raise_descriptor_limit
 from cortex_uplink.lean_app import LeanApp, OnFailure, start_server
 
@@ -98,7 +98,7 @@ def read_body(request: Request, model: type[_Body]) -> _Body:
         raise InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param) from None
 
 
-def read_inference(request: Request) -> Front:
+def read_inference(request: Named) -> Front:
     """Return the front of an inference request. Raises InvalidRequest."""
     try:
         return read_front(request.body)

@@ -48,7 +48,7 @@ class ScriptedEngine:
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Take it as it is."""
-        return Conversation(bodies=(body,), read=lambda chunks: chunks)
+        return Conversation(bodies=(body,))
 
     def refusal(self, status: int, body: Any) -> ApiError:
         """Say nothing of it."""

@@ -40,7 +40,7 @@ class AttachedEngine:
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Return the body as it came: the server speaks OpenAI itself."""
-        return Conversation(bodies=(body,), read=lambda chunks: chunks)
+        return Conversation(bodies=(body,))
 
     def refusal(self, status: int, body: Any) -> ApiError:
         """Return what a client is told: what is wrong with its request in the server's words."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from cortex_neuron.harness import Conversation
 from cortex_neuron.llamacpp.adapting import adapted, gathered
-from cortex_neuron.llamacpp.stopping import ASK, with_stop_reasons
+from cortex_neuron.llamacpp.stopping import ASK, StopReasons
 
 
 def conversation(body: Mapping[str, Any], *, knows_tools: bool) -> Conversation:
@@ -14,8 +14,8 @@ def conversation(body: Mapping[str, Any], *, knows_tools: bool) -> Conversation:
     plain = adapted(body, knows_tools=knows_tools)
     bodies = [plain] if (other := gathered(plain)) is None else [plain, other]
     if not (stops := plain.get("stop")):
-        return Conversation(bodies=tuple(bodies), read=lambda chunks: chunks)
+        return Conversation(bodies=tuple(bodies))
     return Conversation(
         bodies=tuple({**one, **ASK} for one in bodies),
-        read=partial(with_stop_reasons, stops=frozenset(stops)),
+        rewriting=partial(StopReasons, frozenset(stops)),
     )

@@ -5,7 +5,7 @@ the request carries `stop_reason` beside `finish_reason`. llama.cpp's own field 
 else that comes along with it, ends here.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from typing import Any
 
 from cortex_dialects import FrameSplitter, frame_of, json_payload
@@ -17,28 +17,31 @@ _MARK = f'"{_INSIDES}"'.encode()
 ASK: dict[str, Any] = {"verbose": True, "response_fields": ["stopping_word"]}
 
 
-async def with_stop_reasons(
-    chunks: AsyncIterator[bytes], stops: Collection[str]
-) -> AsyncIterator[bytes]:
-    """Yield the stream of a request that said `ASK`, with `stop_reason` in place of the answer."""
-    frames = FrameSplitter()
-    async for chunk in chunks:
-        if out := b"".join(_frame(frame, stops) for frame in frames.feed(chunk)):
-            yield out
-    if rest := frames.finish():
-        yield _frame(rest, stops)
+class StopReasons:
+    """The stream of a request that said `ASK`, with `stop_reason` in place of the answer."""
 
+    def __init__(self, stops: Collection[str]) -> None:
+        self._stops = stops
+        self._frames = FrameSplitter()
 
-def _frame(frame: bytes, stops: Collection[str]) -> bytes:
-    # Inside a text the mark would have a backslash before its second quote.
-    value = json_payload(frame) if _MARK in frame else None
-    if value is None:
-        return frame
-    insides = value.pop(_INSIDES, None)
-    word = insides.get("stopping_word") if isinstance(insides, dict) else None
-    told = isinstance(word, str) and word in stops
-    choices = value.get("choices")
-    for choice in choices if told and isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("finish_reason") == "stop":
-            choice["stop_reason"] = word
-    return frame_of(value)
+    def feed(self, data: bytes) -> bytes:
+        """Return the frames that `data` completes. Raises FrameTooLarge."""
+        return b"".join([self._frame(frame) for frame in self._frames.feed(data)])
+
+    def finish(self) -> bytes:
+        """Return what was left open when the stream ended."""
+        return self._frame(self._frames.finish())
+
+    def _frame(self, frame: bytes) -> bytes:
+        # Inside a text the mark would have a backslash before its second quote.
+        value = json_payload(frame) if _MARK in frame else None
+        if value is None:
+            return frame
+        insides = value.pop(_INSIDES, None)
+        word = insides.get("stopping_word") if isinstance(insides, dict) else None
+        told = isinstance(word, str) and word in self._stops
+        choices = value.get("choices")
+        for choice in choices if told and isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("finish_reason") == "stop":
+                choice["stop_reason"] = word
+        return frame_of(value)

@@ -37,7 +37,7 @@ class FakeEngine:
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """Take everything as it is."""
-        return Conversation(bodies=(body,), read=lambda chunks: chunks)
+        return Conversation(bodies=(body,))
 
     def refusal(self, status: int, body: object) -> ApiError:
         """Refuse without a reason."""

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from cortex_dialects import frame_of
 from cortex_neuron.llamacpp.conversing import conversation
-from cortex_neuron.llamacpp.stopping import with_stop_reasons
+from cortex_neuron.llamacpp.stopping import StopReasons
 
 TOKEN = frame_of({"choices": [{"index": 0, "delta": {"content": 'a "__verbose" one'}}]})
 USAGE = frame_of({"choices": [], "usage": {"prompt_tokens": 1}})
@@ -24,17 +23,12 @@ def closing(word: Any, reason: str = "stop", index: int = 0) -> bytes:
     return frame_of({"choices": [choice], "__verbose": {"stopping_word": word, "prompt": "x"}})
 
 
-async def read(
-    stream: bytes, cuts: tuple[int, ...] = (), stops: tuple[str, ...] = ("END",)
-) -> bytes:
+def read(stream: bytes, cuts: tuple[int, ...] = (), stops: tuple[str, ...] = ("END",)) -> bytes:
     """Return what comes out of a stream that comes in pieces."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-        for start, end in itertools.pairwise(edges):
-            yield stream[start:end]
-
-    return b"".join([chunk async for chunk in with_stop_reasons(pieces(), frozenset(stops))])
+    rewriter = StopReasons(frozenset(stops))
+    edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    told = [rewriter.feed(stream[start:end]) for start, end in itertools.pairwise(edges)]
+    return b"".join([*told, rewriter.finish()])
 
 
 def last_choice(stream: bytes) -> dict[str, Any]:
@@ -45,9 +39,9 @@ def last_choice(stream: bytes) -> dict[str, Any]:
     return choice
 
 
-async def test_a_stop_string_is_the_reason() -> None:
+def test_a_stop_string_is_the_reason() -> None:
     """Beside the finish reason, which is the same for a model that was done by itself."""
-    told = last_choice(await read(closing("END")))
+    told = last_choice(read(closing("END")))
 
     assert (told["finish_reason"], told["stop_reason"]) == ("stop", "END")
 
@@ -56,19 +50,19 @@ async def test_a_stop_string_is_the_reason() -> None:
     ("word", "reason"),
     [("", "stop"), ("<|im_end|>", "stop"), ("END", "length"), (None, "stop"), ([], "stop")],
 )
-async def test_no_other_end_has_a_reason(word: Any, reason: str) -> None:
+def test_no_other_end_has_a_reason(word: Any, reason: str) -> None:
     """Neither the model's own end, nor a stop string of its template, nor the limit."""
-    assert "stop_reason" not in last_choice(await read(closing(word, reason)))
+    assert "stop_reason" not in last_choice(read(closing(word, reason)))
 
 
 @given(st.tuples(st.integers(0, 999), st.integers(0, 999), st.integers(0, 999)))
-async def test_everything_else_passes_as_it_is(cuts: tuple[int, ...]) -> None:
+def test_everything_else_passes_as_it_is(cuts: tuple[int, ...]) -> None:
     """Byte for byte and however it was cut; an unfinished end too."""
     stream = TOKEN + b": ping\n\n" + USAGE + DONE
 
-    assert await read(stream, cuts) == stream
-    assert await read(stream[:-1], cuts) == stream[:-1]
-    whole = await read(TOKEN + closing("END") + DONE, cuts)
+    assert read(stream, cuts) == stream
+    assert read(stream[:-1], cuts) == stream[:-1]
+    whole = read(TOKEN + closing("END") + DONE, cuts)
     assert whole.startswith(TOKEN)
     assert whole.endswith(DONE)
     assert b'"stop_reason":"END"' in whole
@@ -81,5 +75,7 @@ def test_insides_are_asked_for_only_where_something_can_stop() -> None:
     stopping = conversation({**body, "stop": "END"}, knows_tools=True)
 
     assert "verbose" not in plain.bodies[0]
+    assert plain.rewriting is None
+    assert stopping.rewriting is not None
     assert stopping.bodies[0]["verbose"] is True
     assert stopping.bodies[0]["response_fields"] == ["stopping_word"]
