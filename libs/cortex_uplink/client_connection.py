@@ -205,7 +205,7 @@ class ClientConnection(asyncio.Protocol):
     async def _answer(self, request: ClientRequest) -> None:
         try:
             await self._answerer.answer(request)
-            if (taking := self.taken()) is not None:
+            if self.crowded and (taking := self.taken()) is not None:
                 # Who only asks, and takes nothing, is asked to wait.
                 await taking
         except asyncio.CancelledError:

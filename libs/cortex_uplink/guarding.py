@@ -6,7 +6,9 @@
    its sender gets to reading why: a connection closed on a client that still sends is reset, and
    most clients then report a broken pipe instead of our answer.
 3. A client that takes nothing of its answer for `STALL_SECS` is gone: it holds a seat somewhere.
-4. A connection on which nothing is asked for `IDLE_SECS` is closed.
+   What else it has asked for waits until then, so that nothing piles up before it.
+4. A connection on which nothing is asked for `IDLE_SECS` is closed, and `IDLE_SECS` later it is
+   gone, though its client has not taken all that was said.
 5. There are so many connections that descriptors remain for the other side.
 """
 

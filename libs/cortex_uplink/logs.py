@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -30,7 +31,8 @@ class LineLogger:
     def __init__(self, stream: TextIO, memory: EventMemory | None = None) -> None:
         self._stream = stream
         self._memory = memory
-        self._lines: list[str] = []
+        # Threads log, too: nothing that one puts in may be lost while another writes.
+        self._lines: deque[str] = deque()
         self._waits = False
         atexit.register(self._flush)
 
@@ -67,7 +69,10 @@ class LineLogger:
         self._flush()
 
     def _flush(self) -> None:
-        lines, self._lines = self._lines, []
+        lines: list[str] = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
         if lines:
             # A reader that has left takes no daemon with it.
             with suppress(OSError, ValueError):

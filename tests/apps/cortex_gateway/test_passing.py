@@ -70,6 +70,8 @@ async def passed(pieces: Sequence[bytes], usage: UsageChunk = UsageChunk.PASS) -
             if rest := stream.finish():
                 events.write(rest)
             await events.end()
+            assert stream.first_token_seen
+            assert outcome.first_token is not None
 
         async with front(handle) as made:
             heard = await exchange(made.port, ASK)
@@ -172,6 +174,21 @@ async def test_a_cut_in_the_line_of_a_size_leads_nowhere() -> None:
         at = lines.index(b"\r\n", len(chunk(first))) + 1
         body, _ = await passed([chunk(START), lines[:at], lines[at:] + b"0\r\n\r\n"])
         assert body == START + first + second
+
+
+async def test_half_a_size_is_not_taken_for_a_whole_one() -> None:
+    """A chunk that has chunks inside, cut in its size, looks like those."""
+    inside = b": xxxx\n\n\r\nb\r\n: yyyyyyy\n\n"
+    line = chunk(inside)
+    assert line.startswith(b"18\r\n")
+    assert whole_frames(line[1:])
+
+    for pieces in (
+        [chunk(START), line[:1], line[1:]],
+        [chunk(START) + line[:1], line[1:]],
+    ):
+        body, _ = await passed([*pieces, b"0\r\n\r\n"])
+        assert body == START + inside
 
 
 @given(
