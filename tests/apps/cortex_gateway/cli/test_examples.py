@@ -60,7 +60,9 @@ def test_every_setting_is_named(file: Path, model: type[BaseModel]) -> None:
     missing = [
         key
         for key in keys(model)
-        if not re.search(rf"^(# )?{key} = |^\[+([\w.]+\.)?{key}(\.\w+)*\]+$", text, re.MULTILINE)
+        if not re.search(
+            rf"^(# )?{key} = |^(# )?\[+([\w.]+\.)?{key}(\.\w+)*\]+$", text, re.MULTILINE
+        )
     ]
 
     assert missing == []
