@@ -79,7 +79,8 @@ class Steering:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_secs
         memory = self.memory
-        seen = min(int(after), memory.last)
+        # A number of an earlier life of ours: all of this one is new.
+        seen = int(after) if after <= memory.last else 0
         missed = max(0, memory.first - seen - 1) if seen else 0
         while True:
             lines, seen = list(memory.after(seen)), memory.last

@@ -1,8 +1,9 @@
 """The `cortex` command: run the gateway, look at the fleet, load and unload models.
 
 Modules: `app` (the table of commands), `daemon` (serve, up, config, version), `fleet` (status,
-models, load, unload), `configuration` (files to settings), `asking` (HTTP to cortex), `view` (what
-cortex answers), `showing` (how it looks), `loading` (how far a load is).
+models, load, unload), `requests` (ps, cancel), `top`, `logs`, `chat`, `keys`; `configuration`
+(files to settings), `asking` (HTTP to cortex), `view` (what cortex answers), `showing` and
+`request_tables` (how it looks), `loading` (how far a load is), `conversing` (a streamed answer).
 """
 
 import sys

@@ -3,7 +3,18 @@
 import typer
 
 from cortex_core.commands import EXIT_CODES, reporting
-from cortex_gateway.cli import daemon, explain, fleet, keys, policy, simulate
+from cortex_gateway.cli import (
+    chat,
+    daemon,
+    explain,
+    fleet,
+    keys,
+    logs,
+    policy,
+    requests,
+    simulate,
+    top,
+)
 
 app = typer.Typer(
     name="cortex",
@@ -24,6 +35,11 @@ def _policies() -> None:
 
 for command in (daemon.serve, daemon.up, fleet.status, fleet.models, fleet.load, fleet.unload):
     app.command(epilog=EXIT_CODES)(reporting(command))
+app.command(epilog=EXIT_CODES)(reporting(requests.ps))
+app.command(epilog=EXIT_CODES)(reporting(requests.cancel))
+app.command(epilog=EXIT_CODES)(reporting(top.top))
+app.command(epilog=EXIT_CODES)(reporting(logs.logs))
+app.command(epilog=EXIT_CODES)(reporting(chat.chat))
 app.command(epilog=EXIT_CODES)(reporting(explain.explain))
 app.command(epilog=EXIT_CODES)(reporting(simulate.simulate))
 app.command(epilog=EXIT_CODES)(reporting(daemon.version))

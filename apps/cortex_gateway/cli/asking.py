@@ -8,6 +8,8 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,28 +57,53 @@ class Service:
 
     def post(self, path: str, body: dict[str, Any], *, within_secs: float) -> object:
         """Return the answer to a POST of `body`. Raises Unreachable or Refused."""
-        # `at` allows http and https only.
-        request = urllib.request.Request(  # noqa: S310
-            self.endpoint + path,
-            data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
+        return self._ask(self._post(path, body, {}), within_secs)
+
+    def delete(self, path: str, *, within_secs: float = 10.0) -> object:
+        """Return the answer to a DELETE. Raises Unreachable or Refused."""
+        request = urllib.request.Request(self.endpoint + path, method="DELETE")  # noqa: S310
         return self._ask(request, within_secs)
 
+    @contextmanager
+    def stream(
+        self, path: str, body: dict[str, Any], headers: dict[str, str], *, silence_secs: float
+    ) -> Iterator[Iterator[bytes]]:
+        """Give the lines of the answer to a POST as they come. Raises Unreachable or Refused."""
+        with self._opened(self._post(path, body, headers), silence_secs) as answer:
+            yield iter(answer)
+
+    def _post(
+        self, path: str, body: dict[str, Any], headers: dict[str, str]
+    ) -> urllib.request.Request:
+        # `at` allows http and https only.
+        return urllib.request.Request(  # noqa: S310
+            self.endpoint + path,
+            data=json.dumps(body).encode(),
+            headers={"content-type": "application/json", **headers},
+        )
+
     def _ask(self, request: urllib.request.Request, within_secs: float) -> object:
+        with self._opened(request, within_secs) as answer:
+            try:
+                return json.loads(answer.read())
+            except ValueError as error:
+                raise Unreachable(
+                    f"what answers at {self.endpoint} is not {self.what}: its answer is not JSON"
+                ) from error
+
+    @contextmanager
+    def _opened(
+        self, request: urllib.request.Request, within_secs: float
+    ) -> Iterator[http.client.HTTPResponse]:
         if self.what == "cortex" and (file := os.environ.get(KEY_FILE_VARIABLE)):
             request.add_unredirected_header("authorization", f"Bearer {_key_in(file)}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=within_secs) as answer:
-                return json.loads(answer.read())
+                yield answer
         except urllib.error.HTTPError as error:
             with error:
                 raise Refused(_message_of(error), error.code) from error
-        except ValueError as error:
-            raise Unreachable(
-                f"what answers at {self.endpoint} is not {self.what}: its answer is not JSON"
-            ) from error
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise Unreachable(

@@ -1,6 +1,6 @@
 """What cortex says about the fleet, read leniently: absent is unknown, the rest is skipped."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -85,6 +85,61 @@ class Fleet(_Told):
     def canonical(self, model: str) -> str:
         """Return the id that `model` stands for: itself, or what it is an alias of."""
         return next((entry.id for entry in self.models if model in entry.aliases), model)
+
+
+class RunningRequest(_Told):
+    """One request in flight."""
+
+    id: str
+    phase: str = ""
+    age_secs: float = 0.0
+    dialect: str = ""
+    model: str | None = None
+    node: str | None = None
+    principal: str = ""
+    key: str | None = None
+    stream: bool = False
+    tokens: int = 0
+    attempts: int = 0
+
+
+class EndedRequest(_Told):
+    """One request that has ended."""
+
+    id: str
+    outcome: str
+    status: int = 0
+    duration_secs: float = 0.0
+    model: str | None = None
+    node: str | None = None
+    principal: str = ""
+    key: str | None = None
+    tokens: int = 0
+    code: str | None = None
+    finish_reason: str | None = None
+
+
+class Totals(_Told):
+    """What all requests came to."""
+
+    requests: int = 0
+    completion_tokens: int = 0
+
+
+class RequestList(_Told):
+    """`GET /fleet/requests`."""
+
+    in_flight: tuple[RunningRequest, ...]
+    ended: tuple[EndedRequest, ...] = ()
+    totals: Totals = Totals()
+
+
+class Events(_Told):
+    """`GET /fleet/logs`."""
+
+    events: tuple[dict[str, Any], ...]
+    next: int
+    missed: int = 0
 
 
 class ModelList(_Told):

@@ -48,6 +48,9 @@ def running(answers: dict[str, list[tuple[int, Any]]]) -> Iterator[FakeCortex]:
         def do_POST(self) -> None:
             self._answer()
 
+        def do_DELETE(self) -> None:
+            self._answer()
+
         def log_message(self, *_: object) -> None:
             """Keep quiet."""
 
