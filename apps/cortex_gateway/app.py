@@ -177,9 +177,11 @@ class Gateway:
     async def _watch(self, settings: CortexSettings) -> None:
         for entry in settings.neurons:
             known = self._fleet.nodes.get(entry.name)
-            if known is not None and known.entry == entry:
-                continue
             headers = await asyncio.to_thread(_token_header, entry)
+            if headers is None:
+                headers = {} if known is None else dict(known.headers)
+            if known is not None and (known.entry, known.headers) == (entry, headers):
+                continue
             state = self._fleet.add(entry, headers)
             timeout_secs = settings.observation.timeout_secs
             client = NeuronClient(entry, self._http, timeout_secs, headers)
@@ -235,13 +237,13 @@ class Gateway:
             app.guard = None if keyring is None else self._guard.check
 
 
-def _token_header(entry: NeuronEntry) -> dict[str, str]:
-    """Return the header that carries the node's token. A token that cannot be read is not sent."""
+def _token_header(entry: NeuronEntry) -> dict[str, str] | None:
+    """Return the header that carries the node's token, None where it cannot be read."""
     if entry.token_file is None:
         return {}
     try:
         token = entry.token_file.read_text(encoding="utf-8").strip().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         log.error("token.unreadable", node=entry.name, path=str(entry.token_file), error=str(error))  # noqa: TRY400  # the path says it all
-        return {}
+        return None
     return {"authorization": f"Bearer {token}"}
