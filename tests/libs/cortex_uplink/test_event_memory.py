@@ -1,4 +1,4 @@
-"""The last lines of a log are kept in order and numbered, and no more of them than were asked for."""
+"""The last lines of a log are kept in order and numbered, no more of them than were asked for."""
 
 import json
 import os
