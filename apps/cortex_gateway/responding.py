@@ -75,6 +75,7 @@ class EventResponse:
         await self._end()
 
     async def _end(self) -> None:
+        self.stop()  # a sign of life behind the end would be read as the next answer
         self.writer.end()
         if (taking := self.writer.enough()) is not None:
             await taking

@@ -1,7 +1,8 @@
 """What a client may not do to a daemon: dawdle, or come in crowds.
 
-1. A head is there within `HEAD_SECS` of its first byte. A body takes `BODY_SECS` and the time its
-   bytes need at `BODY_BYTES_A_SEC`, and is never silent for `BODY_SILENCE_SECS`.
+1. TLS is agreed on within `HANDSHAKE_SECS`. A head is there within `HEAD_SECS` of its first byte.
+   A body takes `BODY_SECS` and the time its bytes need at `BODY_BYTES_A_SEC`, and is never silent
+   for `BODY_SILENCE_SECS`.
 2. What is left of a request that was refused is read for `DISCARD_SECS` at most, and only so that
    its sender gets to reading why: a connection closed on a client that still sends is reset, and
    most clients then report a broken pipe instead of our answer.
@@ -16,6 +17,7 @@ import resource
 from contextlib import suppress
 from functools import cache
 
+HANDSHAKE_SECS = 20.0
 HEAD_SECS = 20.0
 BODY_SECS = 20.0
 BODY_BYTES_A_SEC = 1024

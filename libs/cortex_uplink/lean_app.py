@@ -17,6 +17,7 @@ from sanic.exceptions import SanicException
 from sanic.models.server_types import ConnInfo
 
 from cortex_core.errors import ApiError
+from cortex_uplink import guarding
 from cortex_uplink.client_connection import ClientConnection
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
@@ -147,5 +148,9 @@ async def start_server(
     """Serve `app` on a bound socket. Its connections enter themselves in `connections`."""
     await app._startup()  # type: ignore[no-untyped-call]  # noqa: SLF001  # as Sanic's server does
     return await asyncio.get_running_loop().create_server(
-        lambda: ClientConnection(app, connections), sock=listener, backlog=1024, ssl=tls
+        lambda: ClientConnection(app, connections),
+        sock=listener,
+        backlog=1024,
+        ssl=tls,
+        ssl_handshake_timeout=None if tls is None else guarding.HANDSHAKE_SECS,
     )

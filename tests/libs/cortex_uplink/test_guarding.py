@@ -3,9 +3,10 @@
 import asyncio
 import resource
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cortex_uplink.guarding import most_connections, raise_descriptor_limit
 from cortex_uplink.lean_app import start_server
 from cortex_uplink.serving import make_app
 from tests.fleet.processes import free_port
+from tests.libs.cortex_uplink.peers import CERTIFICATE
 
 HEAD = b"POST /echo HTTP/1.1\r\nhost: x\r\n"
 
@@ -25,6 +27,7 @@ HEAD = b"POST /echo HTTP/1.1\r\nhost: x\r\n"
 @asynccontextmanager
 async def server(
     echo: Callable[[Request], Coroutine[Any, Any, HTTPResponse | None]] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve `/echo` on a free loopback port."""
 
@@ -37,7 +40,7 @@ async def server(
     connections: set[ClientConnection] = set()
     listener = socket.create_server(("127.0.0.1", port))
     listener.setblocking(False)
-    made = await start_server(app, listener, connections)
+    made = await start_server(app, listener, connections, tls)
     try:
         yield port
     finally:
@@ -84,6 +87,19 @@ async def test_a_request_has_to_come_in_time(
     assert b"did not come in time" in heard
     assert b"connection: close" in heard
     assert time.monotonic() - began < 2
+
+
+async def test_a_handshake_has_to_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then a connection counts nowhere."""
+    monkeypatch.setattr(guarding, "HANDSHAKE_SECS", 0.2)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    async with server(tls=context) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(5):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_body_that_keeps_pace_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
