@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from prometheus_client import Metric
@@ -23,6 +24,7 @@ from cortex_core.settings import CortexSettings
 from cortex_dialects import Usage
 
 _NOBODY: Final = "unknown"
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _SENTENCES: Final = {
     Denial.MISSING: "no API key was sent: send one as 'Authorization: Bearer …' or as 'x-api-key'",
     Denial.UNKNOWN: "the API key is not valid here",
@@ -33,6 +35,11 @@ _LIMITS: Final = {
     "requests_per_minute": "{} requests a minute",
     "tokens_per_minute": "{} tokens a minute",
     "max_in_flight": "{} requests at a time",
+}
+#: OpenAI's words for a limit, what is left of it, and when all of it is back.
+_HEADERS: Final = {
+    limit: tuple(f"x-ratelimit-{what}-{limit}" for what in ("limit", "remaining", "reset"))
+    for limit in ("requests", "tokens")
 }
 
 
@@ -121,7 +128,9 @@ class Door(Collector):
             self._refused(name, promised.limit)
             raise _beyond(promised, _told(use.allowance, grant, now))
         use.requests += 1
-        return Visit(grant, _told(use.allowance, grant, now), use, promised)
+        limited = grant.requests_per_minute is not None or grant.tokens_per_minute is not None
+        left = _told(use.allowance, grant, now) if limited else _NOTHING
+        return Visit(grant, left, use, promised)
 
     def leave(self, visit: Visit, usage: Usage | None, came: int | None) -> None:
         """Let a request out that used so much.
@@ -183,7 +192,8 @@ def _beyond(over: Over, left: Mapping[str, str]) -> RateLimited:
 def _told(allowance: Allowance, grant: Grant, now: float) -> dict[str, str]:
     told: dict[str, str] = {}
     for one in allowance.left(grant, now):
-        told[f"x-ratelimit-limit-{one.limit}"] = str(one.most)
-        told[f"x-ratelimit-remaining-{one.limit}"] = str(one.remaining)
-        told[f"x-ratelimit-reset-{one.limit}"] = f"{math.ceil(one.reset_secs)}s"
+        limit, remaining, reset = _HEADERS[one.limit]
+        told[limit] = str(one.most)
+        told[remaining] = str(one.remaining)
+        told[reset] = f"{math.ceil(one.reset_secs)}s"
     return told

@@ -32,16 +32,28 @@ class Grant:
     revoked: bool = False
     #: Who asks, as far as fairness goes: whoever has the key, from wherever.
     principal: str = field(init=False)
+    _exactly: frozenset[str] = field(init=False, repr=False)
+    _around_star: tuple[tuple[str, str], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         principal = blake2b(f"key\0{self.name}".encode(), digest_size=8).hexdigest()
         object.__setattr__(self, "principal", principal)
+        models = self.models or ()
+        exactly = frozenset(model for model in models if _STAR not in model)
+        object.__setattr__(self, "_exactly", exactly)
+        stars = (model.partition(_STAR) for model in models if _STAR in model)
+        object.__setattr__(self, "_around_star", tuple((head, tail) for head, _, tail in stars))
 
     def covers(self, *names: str) -> bool:
         """Tell whether a model that is called by these names may be asked for."""
-        return self.models is None or any(
-            _matches(pattern, name) for pattern in self.models for name in names
-        )
+        if self.models is None or not self._exactly.isdisjoint(names):
+            return True
+        for head, tail in self._around_star:
+            for name in names:
+                fits = len(name) >= len(head) + len(tail)
+                if fits and name.startswith(head) and name.endswith(tail):
+                    return True
+        return False
 
 
 #: What every known key allows, by its digest.
@@ -97,12 +109,3 @@ def is_one_of(digests: tuple[bytes, ...], headers: Mapping[str, str]) -> bool:
     """Tell whether the request carries the token of one of these digests; each is compared."""
     told = digest_of(told_key(headers) or "")
     return sum(compare_digest(told, digest) for digest in digests) > 0
-
-
-def _matches(pattern: str, name: str) -> bool:
-    before, star, after = pattern.partition(_STAR)
-    if not star:
-        return name == pattern
-    return (
-        len(name) >= len(before) + len(after) and name.startswith(before) and name.endswith(after)
-    )

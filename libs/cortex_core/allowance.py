@@ -10,7 +10,7 @@ A prompt that is larger than the whole limit is let in when nothing else counts:
 reason to refuse for ever.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cortex_core.access import Grant
 from cortex_core.minute import Minute
@@ -19,8 +19,7 @@ from cortex_core.minute import Minute
 _SOON_SECS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Over:
+class Over(NamedTuple):
     """A request beyond a limit: which, how much that is, and when to try again."""
 
     limit: str
@@ -28,8 +27,7 @@ class Over:
     retry_after_secs: float
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(NamedTuple):
     """One limit of a key as its holder is told: how much, what is left, when all of it is back."""
 
     limit: str

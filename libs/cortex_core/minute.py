@@ -6,6 +6,7 @@ begin. It takes 62 numbers, however much is spent.
 """
 
 from collections import deque
+from math import inf
 from typing import Final
 
 _COUNTS_FOR: Final = 61
@@ -14,17 +15,18 @@ _COUNTS_FOR: Final = 61
 class Minute:
     """What was spent lately. `now` is in seconds, of any clock that rarely goes back."""
 
-    __slots__ = ("_spent", "_total")
+    __slots__ = ("_oldest_ends", "_spent", "_total")
 
     def __init__(self) -> None:
         self._spent: deque[list[int]] = deque()
         self._total = 0
+        self._oldest_ends = inf
 
     def total(self, now: float) -> int:
         """Return what the last minute cost."""
-        spent = self._spent
-        while spent and spent[0][0] + _COUNTS_FOR <= now:
-            self._total -= spent.popleft()[1]
+        # On the path of every request of a limited key.
+        if now >= self._oldest_ends:
+            self._forget(now)
         return self._total
 
     def spend(self, amount: int, now: float) -> None:
@@ -35,6 +37,8 @@ class Minute:
         if self._spent and self._spent[-1][0] >= second:
             self._spent[-1][1] += amount
         else:
+            if not self._spent:
+                self._oldest_ends = second + _COUNTS_FOR
             self._spent.append([second, amount])
         self._total += amount
 
@@ -54,3 +58,9 @@ class Minute:
         """Return in how many seconds nothing of it counts any more."""
         self.total(now)
         return self._spent[-1][0] + _COUNTS_FOR - now if self._spent else 0.0
+
+    def _forget(self, now: float) -> None:
+        spent = self._spent
+        while spent and spent[0][0] + _COUNTS_FOR <= now:
+            self._total -= spent.popleft()[1]
+        self._oldest_ends = spent[0][0] + _COUNTS_FOR if spent else inf
