@@ -7,7 +7,9 @@ again can help; and nothing of the inside in the answer.
 import json
 import os
 import re
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import httpx
 import pytest
 
 from tests.apps.cortex_gateway.fake_neuron import FakeNeuron, Handler, fake_neuron
-from tests.fleet.processes import Daemon, eventually, workbench
+from tests.fleet.processes import Daemon, Workbench, eventually, workbench
 from tests.libs.cortex_dialects.streams import ROLE, delta, frame
 
 pytestmark = pytest.mark.fleet
@@ -203,6 +205,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     models = [
         {"id": MODEL, "harness": "candle", "vram_mb": 600},
         {"id": GIANT, "harness": "candle", "vram_mb": 90_000},
+        {"id": "org/cold", "harness": "candle", "vram_mb": 500},
     ]
     timeouts = {"hold_headers_secs": 5.0, "idle": 1.0, "first_byte": 0.6, "hold": 1.0}
     with fake_neuron(node), workbench(tmp_path_factory.mktemp("failures")) as bench:
@@ -557,3 +560,88 @@ def test_a_bug_of_ours_elsewhere(broken: Scene) -> None:
     )
     assert "ZeroDivisionError" in line["exception"]
     assert heard.counted == {"internal_error": 1}
+
+
+COLD = "org/cold"
+LOADS = {
+    "the files can never be loaded": (
+        {"error": {"code": "unsupported_arch", "message": SECRET}},
+        422,
+        Row(status=404, code="model_infeasible", type="invalid_request_error"),
+    ),
+    "the files cannot be fetched now": (
+        {"error": {"code": "fetch_failed", "message": SECRET}},
+        422,
+        Row(status=503, code="service_unavailable", again=True),
+    ),
+    "the node does not understand": (
+        {"error": SECRET},
+        400,
+        Row(status=404, code="model_infeasible", type="invalid_request_error"),
+    ),
+    "the engine does not start": (
+        {"error": SECRET},
+        500,
+        Row(status=503, code="service_unavailable", again=True),
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "stream"), [(CHAT, True), (MESSAGES, False)])
+@pytest.mark.parametrize("name", LOADS)
+def test_a_load_that_fails(scene: Scene, name: str, path: str, stream: bool) -> None:
+    """One event for the load, which many may wait for, and one for each who did."""
+    said, status, row = LOADS[name]
+    before = len(scene.cortex.events("model.load_refused"))
+    scene.node.load_reply = lambda handler: handler.send(said, status)
+    asked = {"model": COLD, "stream": stream, **BODIES[path]}
+    heard = failed(scene, "POST", path, json.dumps(asked).encode())
+    scene.node.load_reply = None
+
+    check_envelope(heard.answer, row, anthropic=path == MESSAGES)
+    heard.leaks_nothing(scene)
+    line = heard.speaks_once("request.failed", "warning", row.code)
+    assert line["model"] == COLD
+    assert line["attempts"] == 0
+    (refused,) = scene.cortex.events("model.load_refused")[before:]
+    assert (refused["level"], refused["node"], refused["model"]) == ("warning", "old", COLD)
+    assert refused["status"] == status
+    assert SECRET in refused["error"]
+
+
+def test_a_gateway_that_leaves(bench: Workbench) -> None:
+    """503 with a code of its own for newcomers; one event, one count, no word of why."""
+    go_on = threading.Event()
+
+    def wait(handler: Handler) -> None:
+        go_on.wait(10)
+        handler.send({"choices": []})
+
+    node = FakeNeuron(sizes={MODEL: 600}, reply=wait)
+    node.hold(MODEL)
+    models = [{"id": MODEL, "harness": "candle", "vram_mb": 600}]
+    body = {"model": MODEL, **BODIES[CHAT]}
+    with fake_neuron(node):
+        cortex = bench.cortex({"old": node.url}, models, observation={"poll_secs": 0.1})
+        staying = httpx.Client(timeout=30, trust_env=False)
+        staying.get(f"{cortex.url}/health")
+        asking = threading.Thread(
+            target=cortex.http.post, args=(f"{cortex.url}{CHAT}",), kwargs={"json": body}
+        )
+        asking.start()
+        eventually(lambda: "infer org/a" in node.asked)
+        scene = Scene(node, cortex, bench.metrics_url(cortex))
+        counts = httpx.Client(timeout=30, trust_env=False)
+        counts.get(scene.metrics_url)
+        cortex.signal(signal.SIGTERM)
+        eventually(lambda: staying.get(f"{cortex.url}/ready").status_code == 503)
+        answer = staying.post(f"{cortex.url}{CHAT}", json=body)
+        metrics = counts.get(scene.metrics_url).text
+        go_on.set()
+        asking.join(10)
+
+    row = Row(status=503, code="shutting_down", again=True)
+    check_envelope(answer, row, anthropic=False)
+    (line,) = scene.lines_of(answer.headers["x-request-id"])
+    assert (line["event"], line["level"]) == ("request.failed", "warning")
+    assert re.search(r'cortex_request_errors_total\{code="shutting_down".*\} 1\.0', metrics)
