@@ -275,6 +275,10 @@ ROUTES = [
     ("GET", "/fleet"),
     ("GET", "/fleet/explain?model=org/a"),
     ("GET", "/fleet/requests"),
+    ("GET", "/fleet/logs"),
+    ("GET", "/fleet/capture"),
+    ("POST", "/fleet/capture"),
+    ("DELETE", "/fleet/capture"),
     ("DELETE", "/fleet/requests/nobody"),
     ("POST", "/fleet/models/load"),
     ("POST", "/fleet/models/unload"),
@@ -434,15 +438,28 @@ def test_a_flood_of_bad_keys_is_a_few_lines_and_slows_nobody(scene: Keyed) -> No
 
 
 def test_no_key_is_anywhere(scene: Keyed) -> None:
-    """Not in the log, the metrics, the fleet or the requests, whatever was asked before this."""
+    """Not in logs, metrics, captures, the fleet or at the node, whatever was asked before this."""
     root = scene.secrets["root"]
+    armed = scene.cortex.http.post(
+        f"{scene.cortex.url}/fleet/capture", json={}, headers=bearer(root)
+    )
+    assert armed.status_code == 200
+    assert scene.ask(scene.secrets["alice"]).status_code == 200
+    assert "[removed]" in scene.get("/fleet/capture", root).text
     seen: dict[str, str] = {
         "log": scene.cortex.log_path.read_text(),
         "metrics": scene.exposition(),
         "keys": scene.file.read_text(),
         **{
             path: scene.get(path, root).text
-            for path in ("/fleet", "/fleet/requests", "/v1/models", "/fleet/explain?model=org/a")
+            for path in (
+                "/fleet",
+                "/fleet/requests",
+                "/fleet/logs",
+                "/fleet/capture",
+                "/fleet/explain?model=org/a",
+                "/v1/models",
+            )
         },
     }
     told: list[Any] = [*scene.node.headers, *scene.node.bodies]
