@@ -174,6 +174,19 @@ def test_the_dashboard_draws_every_series(families: dict[str, Metric]) -> None:
     assert set(families) - bases == set()
 
 
+def test_the_page_names_every_series_and_its_labels(families: dict[str, Metric]) -> None:
+    """What it says of a series is what the series says of itself."""
+    page = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*) \|$", page, re.MULTILINE)
+    known = labels_of(families)
+    told = {}
+    for name, kind, labels, said in rows:
+        series = f"{name}_count" if kind == "histogram" else name
+        assert set(re.findall(r"`(\w+)`", labels)) == known[series], name
+        told[re.sub("_total$", "", name)] = (kind, said)
+    assert told == {one.name: (one.type, one.documentation) for one in families.values()}
+
+
 def test_every_panel_has_a_place_of_its_own() -> None:
     """No two overlap, no id is used twice."""
     board = json.loads((FOLDER / "grafana.json").read_text())
