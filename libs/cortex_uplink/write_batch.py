@@ -7,8 +7,6 @@ thing. Where there is nothing else to do the turn ends at once: a lone token is 
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
 
 #: With more than this a turn's writes go out before its end, and who is full is known.
 MAX_HELD_BYTES = 128 * 1024
@@ -20,9 +18,10 @@ class WriteBatch:
     What is written to a transport that is gone by then is lost, and nothing else with it.
     """
 
-    __slots__ = ("_held", "_pending")
+    __slots__ = ("_call_soon", "_held", "_pending")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon
         self._held = 0
         self._pending: list[tuple[Callable[[bytes], object], bytes]] = []
 
@@ -30,7 +29,7 @@ class WriteBatch:
         """Have `write`, a transport's, called with `data`."""
         pending = self._pending
         if not pending:
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._call_soon(self.flush)
         pending.append((write, data))
         self._held += len(data)
         if self._held > MAX_HELD_BYTES:
@@ -46,12 +45,14 @@ class WriteBatch:
                 continue
 
 
-_batches: "WeakKeyDictionary[Any, WriteBatch]" = WeakKeyDictionary()
+_batches: dict[asyncio.AbstractEventLoop, WriteBatch] = {}
 
 
 def write_batch() -> WriteBatch:
     """Return the batch of the running event loop."""
     loop = asyncio.get_running_loop()
     if (known := _batches.get(loop)) is None:
-        known = _batches[loop] = WriteBatch()
+        for ended in [one for one in list(_batches) if one.is_closed()]:
+            del _batches[ended]
+        known = _batches[loop] = WriteBatch(loop)
     return known

@@ -14,7 +14,7 @@ from cortex_uplink.client_connection import MAX_AHEAD_BYTES
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
 from tests.libs.cortex_uplink.fronts import GET, SOON_SECS, Front, echo, exchange, front
-from tests.libs.cortex_uplink.peers import CERTIFICATE, until
+from tests.libs.cortex_uplink.peers import CERTIFICATE, reset, until
 
 LAST = b"GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nhost: a\r\n"
@@ -151,7 +151,7 @@ async def test_a_client_that_leaves_cancels_who_answers(begin: bytes | None, how
         writer.write(GET + GET)
         await handle.begun.wait()
         _leave(writer, how)
-        async with asyncio.timeout(0.25):
+        async with asyncio.timeout(1):
             await handle.cancelled.wait()
         await until(lambda: not made.connections)
         writer.close()
@@ -163,7 +163,7 @@ def _leave(writer: asyncio.StreamWriter, how: str) -> None:
     if how == "half":
         writer.write_eof()
     elif how == "reset":
-        writer.transport.abort()
+        reset(writer)
     else:
         writer.close()
 
@@ -182,7 +182,7 @@ async def test_nothing_more_is_begun_for_a_client_that_has_left() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", made.port)
         writer.write(GET + GET + GET)
         await begun.wait()
-        writer.transport.abort()
+        reset(writer)
         await until(lambda: not made.connections)
         await asyncio.sleep(0.02)
 
@@ -320,6 +320,7 @@ async def test_a_client_that_does_not_take_its_last_answer_is_not_waited_for(
     async def handle(request: ClientRequest, writer: ClientWriter) -> None:
         sock = request.connection.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await asyncio.sleep(0.25)  # whatever was looked for before has been
         writer.whole(200, {}, b"x" * 60_000)
 
     for last in (LAST, GET):
@@ -386,7 +387,7 @@ async def test_it_works_over_tls() -> None:
     handle = Waiting(b"x")
     async with front(handle, tls=server) as made:
         await ask(made.port, GET, b"x\r\n")
-        async with asyncio.timeout(0.25):
+        async with asyncio.timeout(1):
             await handle.cancelled.wait()
 
 

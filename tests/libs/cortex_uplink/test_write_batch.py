@@ -13,7 +13,7 @@ from tests.libs.cortex_uplink.peers import CERTIFICATE
 
 async def test_writes_of_a_turn_wait_for_its_end() -> None:
     """And keep their order, between transports too."""
-    batch, out = WriteBatch(), list[tuple[str, bytes]]()
+    batch, out = WriteBatch(asyncio.get_running_loop()), list[tuple[str, bytes]]()
     for name, data in (("a", b"1"), ("b", b"2"), ("a", b"3")):
         batch.put(lambda data, name=name: out.append((name, data)), data)  # type: ignore[misc]
     assert out == []
@@ -28,7 +28,7 @@ async def test_writes_of_a_turn_wait_for_its_end() -> None:
 
 async def test_much_goes_out_before_the_end() -> None:
     """So that it is known who takes no more; what is held is counted anew then."""
-    batch, out = WriteBatch(), list[bytes]()
+    batch, out = WriteBatch(asyncio.get_running_loop()), list[bytes]()
     half = b"x" * (MAX_HELD_BYTES // 2)
     for _ in range(2):
         batch.put(out.append, half)
@@ -44,7 +44,7 @@ async def test_much_goes_out_before_the_end() -> None:
 
 async def test_flushing_writes_at_once_and_once() -> None:
     """What is put while that happens is written later."""
-    batch, out = WriteBatch(), list[bytes]()
+    batch, out = WriteBatch(asyncio.get_running_loop()), list[bytes]()
 
     def write(data: bytes) -> None:
         out.append(data)
@@ -63,7 +63,7 @@ async def test_flushing_writes_at_once_and_once() -> None:
 @pytest.mark.parametrize("error", [RuntimeError("closed"), BrokenPipeError()])
 async def test_one_that_cannot_be_written_to_takes_nothing_of_the_others(error: Exception) -> None:
     """Those behind it in the same turn, above all."""
-    batch, out = WriteBatch(), list[bytes]()
+    batch, out = WriteBatch(asyncio.get_running_loop()), list[bytes]()
 
     def gone(_: bytes) -> None:
         raise error
@@ -114,13 +114,14 @@ async def test_there_is_one_batch_for_a_loop() -> None:
 
 
 def test_a_loop_that_has_ended_is_not_kept() -> None:
-    """By what was written in it."""
+    """By what was written in it, once there is another."""
 
     async def run() -> "weakref.ref[asyncio.AbstractEventLoop]":
         write_batch().put(list[bytes]().append, b"x")
         return weakref.ref(asyncio.get_running_loop())
 
     kept = asyncio.run(run())
+    asyncio.run(run())
     gc.collect()
 
     assert kept() is None
