@@ -1,8 +1,8 @@
 """Who a request is from, as far as fairness goes: a short hash that says nothing of the client.
 
 It is of the key and the address together. Where keys are not checked many clients carry the same
-placeholder, and many come from the address of one proxy; whoever shares both is taken for one. Where
-they are, `Grant.principal` is who asks.
+placeholder, and many come from the address of one proxy; whoever shares both is taken for one.
+Where they are, `Grant.principal` is who asks.
 """
 
 import re
