@@ -80,7 +80,7 @@ async def serving(folder: Path, text: str, limits: Limits = LIMITS) -> AsyncIter
     reader = Reader(
         limits,
         vocabulary=vocabulary,
-        defaults=ModelDefaults(vocabulary=vocabulary.size),
+        defaults=ModelDefaults(vocabulary=vocabulary.size, values={"typical_p": 0.3}),
         template=ChatTemplate({"default": TEMPLATE}, named=vocabulary.named),
     )
     app = EngineApi(engine=engine, reader=reader).app(request_max_mb=1)
@@ -160,6 +160,29 @@ async def test_a_stop_string_gives_the_job_up(tmp_path: Path) -> None:
     assert choice["message"]["content"] == "the quick brow"
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "n fox")
     assert body["usage"]["completion_tokens"] < 12
+
+
+async def test_what_only_began_like_a_stop_string_is_said(tmp_path: Path) -> None:
+    """When the answer ends there, whole and streamed."""
+    async with serving(tmp_path, "over the") as server:
+        _, body = await server.chat(stop=["they"])
+        _, told = await server.chat(stop=["they"], stream=True)
+
+    assert body["choices"][0]["message"]["content"] == "over the"
+    said = [one["choices"][0]["delta"].get("content") for one in told[:-1]]
+    assert "".join(filter(None, said)) == "over the"
+
+
+async def test_a_sampling_that_the_library_lacks_is_refused(tmp_path: Path) -> None:
+    """Where it is asked for; what its makers recommend is nobody's wish."""
+    lacking = replace(LIMITS, lacks=frozenset({"typical_p"}))
+    async with serving(tmp_path, "hello", lacking) as server:
+        refused, body = await server.chat(typical_p=0.5)
+        off, _ = await server.chat(typical_p=1)
+        plain, _ = await server.chat()
+
+    assert (refused, body["error"]["param"]) == (400, "typical_p")
+    assert (off, plain) == (200, 200)
 
 
 async def test_one_call_is_enough_where_one_was_asked_for(tmp_path: Path) -> None:
