@@ -234,7 +234,7 @@ class Gateway:
         self._door.know(keyring or {})
         self._inference.door = None if keyring is None else self._door
         for app in self._guarded:
-            app.guard = None if keyring is None else self._guard.check
+            app.guard = None if keyring is None else self._guard
 
 
 def _token_header(entry: NeuronEntry) -> dict[str, str] | None:

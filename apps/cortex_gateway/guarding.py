@@ -17,6 +17,7 @@ from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.envelopes import Named, request_id
 from cortex_uplink.hush import Hush
 from cortex_uplink.lean_app import OnFailure
+from cortex_uplink.request_parser import Head
 
 log = structlog.get_logger()
 
@@ -33,6 +34,12 @@ class Guard:
     def __init__(self, door: Callable[[], Door | None]) -> None:
         self._door = door
         self._hush = Hush("access.refused_often")
+
+    def preview(self, head: Head) -> None:
+        """Let a request go on that has a good key: a body may be large. Raises InvalidApiKey."""
+        door = self._door()
+        if door is not None and head.path.rstrip("/") not in _OPEN:
+            door.identify(head.headers)
 
     async def check(self, request: ClientRequest) -> None:
         """Let a request pass. Raises InvalidApiKey or NotPermitted."""

@@ -31,6 +31,10 @@ class Answerer(Protocol):
         """The largest body that a request may have."""
         ...
 
+    def preview(self, head: Head) -> None:
+        """Look at a request whose body is still on its way. Raises the ApiError that refuses it."""
+        ...
+
     async def answer(self, request: ClientRequest) -> None:
         """Answer a request, whatever comes of it."""
         ...
@@ -184,6 +188,8 @@ class ClientConnection(asyncio.Protocol):
         fresh = parser.idle
         try:
             asked = parser.feed(data)
+            if asked is None and parser.head is not None:
+                self._answerer.preview(parser.head)
         except ApiError as error:
             self._refuse(error)
             return

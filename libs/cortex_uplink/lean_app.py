@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.compat import Header
@@ -22,13 +22,24 @@ from cortex_uplink.client_connection import ClientConnection
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
 from cortex_uplink.envelopes import Named, as_api_error, error_answer, log_crash
+from cortex_uplink.request_parser import Head
 from cortex_uplink.sanic_stream import SanicStream
 
 Direct: TypeAlias = Callable[[ClientRequest], Coroutine[Any, Any, HTTPResponse | None]]
-#: Lets a request pass to its route, or raises what its client is told.
-Guard: TypeAlias = Callable[[ClientRequest], Coroutine[Any, Any, None]]
 #: Hears of a request that fails: what its client is told, and what was raised.
 OnFailure: TypeAlias = Callable[[Named, ApiError, Exception], None]
+
+
+class Guard(Protocol):
+    """Lets requests pass to their routes, or raises the ApiError that their clients are told."""
+
+    def preview(self, head: Head) -> None:
+        """Look at a request whose body is still on its way."""
+        ...
+
+    async def check(self, request: ClientRequest) -> None:
+        """Look at a whole request."""
+        ...
 
 
 class _Nothing:
@@ -67,6 +78,11 @@ class LeanApp(Sanic[Any, Any]):
         """The largest body that a request may have."""
         return int(self.config.REQUEST_MAX_SIZE)
 
+    def preview(self, head: Head) -> None:
+        """Have a guard look at a request whose body is still on its way: it may not be worth it."""
+        if self.guard is not None:
+            self.guard.preview(head)
+
     async def answer(self, request: ClientRequest) -> None:
         """Answer a request, whatever comes of it."""
         if self.guard is not None and not await self._is_let_in(self.guard, request):
@@ -87,7 +103,7 @@ class LeanApp(Sanic[Any, Any]):
 
     async def _is_let_in(self, guard: Guard, request: ClientRequest) -> bool:
         try:
-            await guard(request)
+            await guard.check(request)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  # turned into an answer in one place

@@ -27,6 +27,7 @@ from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
 from cortex_uplink.envelopes import answer
 from cortex_uplink.lean_app import LeanApp
+from cortex_uplink.request_parser import Head
 from cortex_uplink.serving import make_app
 from tests.fuzz.answers import cut
 from tests.fuzz.opinion import sees_no_other
@@ -196,6 +197,9 @@ class _Server:
         self.taken.append(Seen(request.method, request.target, request.body))
         self.old = self.old or not request.modern
         await self._app.answer(request)
+
+    def preview(self, head: Head) -> None:
+        """Refuse nobody."""
 
     def refuse(self, request: ClientRequest, error: ApiError) -> None:
         """Have a request refused."""

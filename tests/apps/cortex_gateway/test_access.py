@@ -1,6 +1,8 @@
 """Keys on a running gateway: who gets in, to what, how often, and what is said of it where."""
 
+import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -312,6 +314,48 @@ def test_events_and_metrics_need_one_too(scene: Keyed) -> None:
     assert scene.cortex.http.get(metrics).status_code == 401
     assert scene.cortex.http.get(metrics, headers=bearer(WRONG)).status_code == 401
     assert "cortex_key_requests_total" in scene.exposition()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/../fleet",
+        "//v1/fleet",
+        "/v1/%2e%2e/fleet",
+        "/%66leet",
+        "http://x/fleet",
+        "/health/../fleet",
+        "/health;/fleet",
+        "//health/fleet",
+        "/FLEET",
+        "/fleet//",
+        "*",
+    ],
+)
+def test_no_spelling_of_a_path_gets_around(scene: Keyed, target: str) -> None:
+    """What the guard reads is what the router reads."""
+    for key, refused in ((WRONG, b"401"), (scene.secrets["alice"], b"40[34]")):
+        said = exchange(scene, f"GET {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n")
+        assert re.match(rb"HTTP/1.1 %b " % refused, said)
+
+
+def test_a_body_without_a_key_is_not_waited_for(scene: Keyed) -> None:
+    """Nobody unknown fills the memory: 401 instead of 100, or in the middle of the body."""
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 60000000\r\n"
+
+    for more in ("expect: 100-continue\r\n\r\n", "\r\n{"):
+        assert exchange(scene, head + f"x-api-key: {WRONG}\r\n" + more).startswith(b"HTTP/1.1 401 ")
+    good = scene.secrets["alice"]
+    asked = exchange(scene, head + f"x-api-key: {good}\r\nexpect: 100-continue\r\n\r\n")
+    assert asked.startswith(b"HTTP/1.1 100 ")
+
+
+def exchange(scene: Keyed, request: str) -> bytes:
+    """Send what no client library would, and return the first that comes back."""
+    url = httpx.URL(scene.cortex.url)
+    with socket.create_connection((url.host, url.port or 80), 10) as wire:
+        wire.sendall(request.encode())
+        return wire.recv(65536)
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/health/"])

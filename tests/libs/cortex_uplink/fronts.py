@@ -10,6 +10,7 @@ from cortex_core.errors import ApiError
 from cortex_uplink.client_connection import ClientConnection
 from cortex_uplink.client_request import ClientRequest
 from cortex_uplink.client_writer import ClientWriter
+from cortex_uplink.request_parser import Head
 
 #: What is done with one request.
 Handle = Callable[[ClientRequest, ClientWriter], Awaitable[None]]
@@ -33,6 +34,9 @@ class Front:
         """Answer as the test says."""
         self.taken.append(request)
         await self._handle(request, ClientWriter(request))
+
+    def preview(self, head: Head) -> None:
+        """Refuse nobody."""
 
     def refuse(self, request: ClientRequest, error: ApiError) -> None:
         """Answer with the error's words."""
