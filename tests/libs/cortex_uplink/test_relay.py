@@ -255,3 +255,19 @@ async def test_a_broken_answer_is_told_after_what_came_of_it(
             await reply.relay(got.append)
 
     assert got == [b"x"]
+
+
+async def test_trailers_that_are_refused_end_no_answer() -> None:
+    """Though all of its body was there."""
+    trailer = b"1\r\nx\r\n0\r\ncontent-length: 1\r\n\r\n"
+    got: list[bytes] = []
+
+    async with peer(answers(CHUNKED + trailer)) as node, uplink() as path:
+        with pytest.raises(MalformedAnswer):
+            async with path.open(node.url, body=b"{}", headers={}) as reply:
+                await reply.relay(got.append)
+        with pytest.raises(MalformedAnswer):
+            async with path.open(node.url, body=b"{}", headers={}) as reply:
+                await reply.read(10)
+
+        assert path.open_connections == 0
