@@ -31,7 +31,10 @@ class Recording:
     """One request, and what has gone out to its client so far."""
 
     def __init__(self, request: ClientRequest, outcome: Outcome) -> None:
-        self._request = request
+        self._asked = (request.name, request.method, request.path)
+        self._headers = dict(request.headers)
+        self._body = request.body[:MOST_BYTES]
+        self._sent = len(request.body)
         self.outcome = outcome
         self._answer = bytearray()
         self._answered = 0
@@ -44,22 +47,22 @@ class Recording:
 
     def picture(self) -> dict[str, Any]:
         """Return it all, without what is secret."""
-        request = self._request
-        secrets = _secrets_of(request.headers)
-        body = _SECRET_FIELD.sub(rf'\1"{_REMOVED}"', _text(request.body))
+        name, method, path = self._asked
+        secrets = _secrets_of(self._headers)
+        body = _SECRET_FIELD.sub(rf'\1"{_REMOVED}"', _text(self._body))
         return {
-            "id": request.name,
-            "method": request.method,
-            "path": request.path,
+            "id": name,
+            "method": method,
+            "path": path,
             "headers": {
-                name: _REMOVED if _SECRET_HEADER.search(name) else _without(value, secrets)
-                for name, value in request.headers.items()
+                one: _REMOVED if _SECRET_HEADER.search(one) else _without(value, secrets)
+                for one, value in self._headers.items()
             },
             "body": _without(body, secrets),
-            "body_bytes": len(request.body),
+            "body_bytes": self._sent,
             "answer": _without(_text(bytes(self._answer)), secrets),
             "answer_bytes": self._answered,
-            "complete": self._answered <= MOST_BYTES and len(request.body) <= MOST_BYTES,
+            "complete": max(self._answered, self._sent) <= MOST_BYTES,
         }
 
 
@@ -152,4 +155,4 @@ def _without(text: str, secrets: list[str]) -> str:
 
 
 def _text(raw: bytes) -> str:
-    return raw[:MOST_BYTES].decode("utf-8", "replace")
+    return raw.decode("utf-8", "replace")
