@@ -21,7 +21,7 @@ import structlog
 
 from cortex_uplink.event_memory import EventMemory
 
-_HOLD_SECS = 0.05
+_HOLD_SECS = 0.01
 _HOLD_LINES = 256
 
 

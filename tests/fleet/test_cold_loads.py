@@ -26,7 +26,7 @@ def test_the_first_request_loads_the_model(bench: Workbench, demo_model: Path) -
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"]
     assert status(neuron, "demo") == "loaded"
-    assert len(cortex.events("request.done")) == 1
+    assert len(eventually(lambda: cortex.events("request.done"))) == 1
 
 
 def test_ten_first_requests_load_it_once(bench: Workbench, demo_model: Path) -> None:
@@ -38,7 +38,7 @@ def test_ten_first_requests_load_it_once(bench: Workbench, demo_model: Path) -> 
         answers = list(pool.map(lambda _: ask(cortex, "demo"), range(10)))
 
     assert [answer.status_code for answer in answers] == [200] * 10
-    assert len(neuron.events("model.loaded")) == 1
+    assert len(eventually(lambda: neuron.events("model.loaded"))) == 1
 
 
 def test_ten_direct_loads_start_one_engine(bench: Workbench, demo_model: Path) -> None:
@@ -52,7 +52,7 @@ def test_ten_direct_loads_start_one_engine(bench: Workbench, demo_model: Path) -
         )
 
     assert [answer.json()["status"] for answer in answers] == ["loaded"] * 10
-    assert len(neuron.events("model.loaded")) == 1
+    assert len(eventually(lambda: neuron.events("model.loaded"))) == 1
     assert len(engines(neuron)) == 1
 
 

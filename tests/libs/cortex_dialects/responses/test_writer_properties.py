@@ -35,7 +35,16 @@ EVENTS: st.SearchStrategy[CompletionEvent] = st.one_of(
         st.sampled_from(PIECES),
     ),
     st.builds(Finished, st.sampled_from(["stop", "length", "tool_calls", "content_filter", "?"])),
-    st.builds(UsageReported, st.builds(Usage, prompt=st.integers(0, 9), cached=st.just(3))),
+    st.builds(
+        UsageReported,
+        st.builds(
+            Usage,
+            prompt=st.integers(0, 9),
+            completion=st.integers(0, 9),
+            cached=st.just(3),
+            reasoning=st.none(),
+        ),
+    ),
     st.just(Failed({"message": "late"})),
 )
 FAILURE = Failure(status=503, type="api_error", message="the node is gone")
