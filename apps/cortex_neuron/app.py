@@ -139,13 +139,14 @@ class Neuron:
                 uplink=self._uplink,
                 metrics=self._metrics,
                 gate=self._gate,
-                obedience=self._obedience,
             ),
         )
-        app = make_app("neuron", request_max_mb=settings.request_max_mb)
+        app = make_app(
+            "neuron", request_max_mb=settings.request_max_mb, on_failure=self._obedience.tell
+        )
         api.add_to(app)
         if settings.token_file is not None:
-            app.register_middleware(self._obedience.middleware, "request")
+            app.guard = self._obedience
         address = Address(settings.host, settings.port)
         await serve_apps(
             [Listener(app=app, address=address, tls=self._tls)],

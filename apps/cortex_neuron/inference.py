@@ -15,7 +15,6 @@ from cortex_core.principals import told_principal
 from cortex_dialects import FrameTooLarge, Front
 from cortex_neuron.harness import Engine, Rewriter
 from cortex_neuron.metrics import Metrics
-from cortex_neuron.obeying import Obedience
 from cortex_neuron.passing import Measured, Passage, fold
 from cortex_neuron.proxying import as_api_error, asked, whole_answer
 from cortex_neuron.registry import Registry
@@ -40,11 +39,9 @@ class Inference:
     uplink: Uplink
     metrics: Metrics
     gate: Gate
-    obedience: Obedience
 
     async def generate(self, request: ClientRequest) -> None:
         """`POST /v1/chat/completions` and `/v1/completions`."""
-        self.obedience.check(request)
         front = read_inference(request)
         resident, engine = self.registry.serving(front.model)
         async with self.gate.admit(), _seat(request, resident, engine, front.body):
@@ -67,7 +64,6 @@ class Inference:
 
     async def embed(self, request: ClientRequest) -> None:
         """`POST /v1/embeddings`."""
-        self.obedience.check(request)
         front = read_inference(request)
         resident, engine = self.registry.serving(front.model)
         async with self.gate.admit(), _seat(request, resident, engine, front.body):

@@ -1,21 +1,23 @@
 """Whom this node obeys: whoever sends one of the tokens in its file; everybody without one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from sanic import Request
 
 from cortex_core.access import digest_of, is_one_of
-from cortex_core.errors import InvalidApiKey
+from cortex_core.errors import ApiError, InvalidApiKey
 from cortex_core.loading import ConfigError
 from cortex_uplink.client_request import ClientRequest
-from cortex_uplink.envelopes import Named, request_id
+from cortex_uplink.envelopes import Named, log_crash
 from cortex_uplink.hush import Hush
+from cortex_uplink.request_parser import Head
 
 log = structlog.get_logger()
 
 #: What anybody may ask: it says nothing of the machine.
 _OPEN = frozenset({"/version"})
+_PATH_CHARS = 200
 
 
 def read_tokens(path: Path | None) -> tuple[bytes, ...]:
@@ -33,27 +35,37 @@ def read_tokens(path: Path | None) -> tuple[bytes, ...]:
 
 
 class Obedience:
-    """Checks each request; `tokens` may change at any time, and none let everybody in."""
+    """The guard of the node's routes; `tokens` may change at any time."""
 
     def __init__(self, tokens: tuple[bytes, ...]) -> None:
         self.tokens = tokens
         self._hush = Hush("token.refused_often")
 
-    async def middleware(self, request: Request) -> None:
-        """Check a request that Sanic hears of; direct routes check theirs. Raises InvalidApiKey."""
-        self.check(request)
+    def preview(self, head: Head) -> None:
+        """Let a request go on whose body is on its way. Raises InvalidApiKey."""
+        self._look(head.path, head.headers)
 
-    def check(self, request: Named) -> None:
+    async def check(self, request: ClientRequest) -> None:
         """Let a request pass. Raises InvalidApiKey."""
-        if not self.tokens or request.path in _OPEN or is_one_of(self.tokens, request.headers):
-            return
-        address = request.connection.address if isinstance(request, ClientRequest) else request.ip
-        if self._hush.worth_a_line(address):
+        try:
+            self._look(request.path, request.headers)
+        except InvalidApiKey:
+            await self._hush.slow_down(request.connection.address)
+            raise
+
+    def tell(self, request: Named, error: ApiError, raised: Exception) -> None:
+        """Log a request that failed, if that is worth a line."""
+        if not isinstance(error, InvalidApiKey) or not isinstance(request, ClientRequest):
+            log_crash(request, error, raised)
+        elif self._hush.worth_a_line(address := request.connection.address):
             log.warning(
                 "token.refused",
-                request_id=request_id(request),
+                request_id=request.name,
                 method=request.method,
-                path=request.path[:200],
+                path=request.path[:_PATH_CHARS],
                 address=address,
             )
-        raise InvalidApiKey("this node obeys only who sends its token")
+
+    def _look(self, path: str, headers: Mapping[str, str]) -> None:
+        if self.tokens and path not in _OPEN and not is_one_of(self.tokens, headers):
+            raise InvalidApiKey("this node obeys only who sends its token")

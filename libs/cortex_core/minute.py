@@ -2,7 +2,8 @@
 
 What was spent counts for sixty seconds at least and for sixty-one at most, so whoever keeps the
 total below a limit never lets more than the limit through in any sixty seconds, wherever they
-begin. It takes 62 numbers, however much is spent.
+begin. It takes 62 numbers, however much is spent. The well-kept libraries for this have a clock of
+their own, and cannot count what is known only once it has been spent, as tokens are.
 """
 
 from collections import deque
