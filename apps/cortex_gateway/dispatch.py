@@ -5,6 +5,7 @@ One load per model is asked for at a time, however many requests want it.
 """
 
 import asyncio
+import secrets
 import time
 from typing import assert_never
 
@@ -54,6 +55,8 @@ class Dispatcher:
         self._metrics = metrics
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, list[float]] = {}
+        #: What nodes tell gateways apart by, also those of one machine.
+        self._name = f"cortex-{secrets.token_hex(8)}"
         self._intents: dict[str, asyncio.Event] = {}
         self._spread_again_at: dict[str, float] = {}
         self._retries = RetryBudget()
@@ -288,8 +291,11 @@ class Dispatcher:
     def _waiting_for(self, model: str) -> Waiting | None:
         """Return who waits. Nobody any more is told too: then the node lets an intent go."""
         if since := self._waiting.get(model):
-            return Waiting(count=len(since), oldest_secs=max(0.0, now() - min(since)))
-        return Waiting(count=0, oldest_secs=0.0) if model in self._intents else None
+            oldest_secs = max(0.0, now() - min(since))
+            return Waiting(count=len(since), oldest_secs=oldest_secs, by=self._name)
+        if model in self._intents:
+            return Waiting(count=0, oldest_secs=0.0, by=self._name)
+        return None
 
     async def _load_refused(self, decision: Load, error: NodeError) -> None:
         """Learn from a refusal so that the next decision is a better one, or end the request."""
