@@ -3,11 +3,13 @@
 
 PYTHON ?=
 ARGS =
+GPU_PYTHON ?=
+GPU_MODEL ?=
 LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test exllamav2-check lint types check fmt bench soak soak-gateway fuzz chaos faults agents sdks mutants nix-check lock clean
+.PHONY: help setup run test exllamav2-check gpu-check lint types check fmt bench soak soak-gateway fuzz chaos faults agents sdks mutants nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +25,9 @@ test: setup ## Run the test suite (options: ARGS="...")
 
 exllamav2-check: build/exllamav2/.ready ## Run the suite of the real exllamav2, on the CPU (options: ARGS="...")
 	PYTHONPATH="$(STAND_IN)" build/exllamav2/bin/python -m pytest tests/exllamav2 $(ARGS)
+
+gpu-check: setup ## Check on this machine's NVIDIA GPU what a CPU cannot (options: GPU_PYTHON=... GPU_MODEL=FOLDER)
+	@exec .venv/bin/python -m tests.gpu $(if $(GPU_PYTHON),--python "$(GPU_PYTHON)") $(if $(GPU_MODEL),--model "$(GPU_MODEL)")
 
 lint: setup ## Check style, formatting and the import contract
 	.venv/bin/ruff check
