@@ -100,7 +100,7 @@ def test_memory_that_never_moved_is_no_pass(scene: Stage) -> None:
 
 def test_both_sides_of_the_throughput_are_measured(talkative: Stage) -> None:
     """Whatever they come to on two cores: exllamav2 alone answers, and so does the fleet."""
-    found = verdict(talkative, Check("throughput", partial(throughput, rounds=1, tokens=16)))
+    found = verdict(talkative, Check("throughput", partial(throughput, rounds=1, tokens=128)))
 
     assert found.outcome in {Outcome.PASSED, Outcome.FAILED}
     assert "of exllamav2 alone" in found.facts, found.facts
