@@ -9,7 +9,7 @@ LOCK_FLAGS =
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test exllamav2-check gpu-check lint types check fmt bench soak soak-gateway fuzz chaos faults agents sdks mutants nix-check lock clean
+.PHONY: help setup run test exllamav2-check gpu-check lint types check fmt bench soak soak-gateway fuzz chaos faults faults-check agents sdks mutants nix-check lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ chaos: setup ## Let everything fail that can, and say what clients get (minutes;
 
 faults: setup ## Break engines, GPUs and the driver under a node (needs a C compiler; options: ARGS="--only frozen")
 	.venv/bin/python -m tests.faults $(ARGS)
+
+faults-check: setup ## See that models come back from the quicker of those faults as the page says
+	.venv/bin/pytest tests/faults $(ARGS)
 
 agents: setup ## Have Claude Code and Codex do a task, also when a node fails (Linux, npm; minutes; options: ARGS="...")
 	.venv/bin/python -m tests.agents $(ARGS)

@@ -639,6 +639,8 @@ def test_a_gateway_that_leaves(bench: Workbench) -> None:
         metrics = counts.get(scene.metrics_url).text
         go_on.set()
         asking.join(10)
+        staying.close()
+        counts.close()
 
     row = Row(status=503, code="shutting_down", again=True)
     check_envelope(answer, row, anthropic=False)

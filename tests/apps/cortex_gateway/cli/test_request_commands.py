@@ -283,6 +283,11 @@ def cortex(tmp_path: Path) -> Iterator[Daemon]:
         yield made
 
 
+def hears_ctrl_c() -> None:
+    """Take Ctrl-C as a program in a terminal does: what a shell runs behind itself ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command of `cortex` in a terminal of its own."""
 
@@ -296,6 +301,7 @@ class Terminal:
             stderr=theirs,
             env=environment() | {"TERM": "xterm", "COLUMNS": "140", "LINES": "50"},
             close_fds=True,
+            preexec_fn=hears_ctrl_c,  # noqa: PLW1509  # it does one thing
         )
         os.close(theirs)
         os.set_blocking(ours, False)
